@@ -1,0 +1,113 @@
+package api
+
+import (
+	"regexp"
+	"strings"
+
+	"github.com/smolvm/smolvm/errdefs"
+)
+
+// Defaults and limits of a VM's configuration.
+const (
+	DefaultImage     = "debian"
+	DefaultCPUs      = 1
+	DefaultMemoryMiB = 1024
+	DefaultDiskMiB   = 8192
+
+	MinMemoryMiB = 128
+	MaxMemoryMiB = 1 << 20
+	MaxCPUs      = 32
+	MinDiskMiB   = 256
+	MaxDiskMiB   = 256 * 1024
+
+	maxEnvBytes = 1 << 20
+)
+
+// Config is what a VM is made of, as its user asks for it. Zero values mean the default.
+type Config struct {
+	ID        string            `json:"id"`
+	Image     string            `json:"image"`
+	CPUs      int               `json:"cpus"`
+	MemoryMiB int               `json:"memory_mib"`
+	DiskMiB   int               `json:"disk_mib"`
+	Env       map[string]string `json:"env,omitempty"`
+	// Workdir and User are what commands get that name none themselves. Empty: root, in its home.
+	Workdir string `json:"workdir,omitempty"`
+	User    string `json:"user,omitempty"`
+	// RequireAccel refuses emulation, which is no security boundary.
+	RequireAccel bool `json:"require_accel,omitempty"`
+	// BootTimeoutMs bounds the time from the VMM's start to the agent's hello; 0 = 60 s accelerated, 300 s emulated.
+	BootTimeoutMs int64 `json:"boot_timeout_ms,omitempty"`
+}
+
+// WithDefaults returns c with every zero value replaced by its default. The id stays as it is.
+func (c Config) WithDefaults() Config {
+	if c.Image == "" {
+		c.Image = DefaultImage
+	}
+	if c.CPUs == 0 {
+		c.CPUs = DefaultCPUs
+	}
+	if c.MemoryMiB == 0 {
+		c.MemoryMiB = DefaultMemoryMiB
+	}
+	if c.DiskMiB == 0 {
+		c.DiskMiB = DefaultDiskMiB
+	}
+	return c
+}
+
+// Validate refuses what cannot be, naming the field and its limits.
+func (c Config) Validate() error {
+	if err := ValidateID(c.ID); err != nil {
+		return err
+	}
+	if c.CPUs < 1 || c.CPUs > MaxCPUs {
+		return errdefs.Invalid.Errorf("cpus: %d is not within 1 to %d", c.CPUs, MaxCPUs)
+	}
+	if c.MemoryMiB < MinMemoryMiB || c.MemoryMiB > MaxMemoryMiB {
+		return errdefs.Invalid.Errorf("memory: %d MiB is not within %d to %d MiB", c.MemoryMiB, MinMemoryMiB, MaxMemoryMiB)
+	}
+	if c.DiskMiB < MinDiskMiB || c.DiskMiB > MaxDiskMiB {
+		return errdefs.Invalid.Errorf("disk: %d MiB is not within %d MiB to %d GiB", c.DiskMiB, MinDiskMiB, MaxDiskMiB/1024)
+	}
+	if c.BootTimeoutMs < 0 {
+		return errdefs.Invalid.Errorf("boot timeout: %d ms is negative", c.BootTimeoutMs)
+	}
+	if c.Workdir != "" && !strings.HasPrefix(c.Workdir, "/") {
+		return errdefs.Invalid.Errorf("workdir: %q is not absolute", c.Workdir)
+	}
+	return ValidateEnv(c.Env)
+}
+
+var idPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$`)
+
+// ValidateID refuses an id that is not 1 to 63 characters of a-z, 0-9, "_" and "-", beginning and ending with a letter
+// or digit.
+func ValidateID(id string) error {
+	if !idPattern.MatchString(id) {
+		return errdefs.Invalid.Errorf("id: %q is not 1 to 63 characters of a-z, 0-9, _ and -, with a letter or digit at both ends", id)
+	}
+	return nil
+}
+
+// Hostname is the guest's host name for id: RFC 1123 knows no "_".
+func Hostname(id string) string { return strings.ReplaceAll(id, "_", "-") }
+
+// ValidateEnv refuses names that no shell can set, and values that cannot be passed to a process.
+func ValidateEnv(env map[string]string) error {
+	total := 0
+	for k, v := range env {
+		if k == "" || strings.ContainsAny(k, "=\x00") {
+			return errdefs.Invalid.Errorf("env: %q is not a variable name", k)
+		}
+		if strings.Contains(v, "\x00") {
+			return errdefs.Invalid.Errorf("env: the value of %s contains a NUL byte", k)
+		}
+		total += len(k) + len(v) + 2
+	}
+	if total > maxEnvBytes {
+		return errdefs.Invalid.Errorf("env: %d bytes in all are more than %d", total, maxEnvBytes)
+	}
+	return nil
+}

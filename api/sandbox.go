@@ -1,0 +1,48 @@
+package api
+
+import "time"
+
+// Sandbox is a VM as it is seen from outside: what `inspect` and `ls` show.
+type Sandbox struct {
+	ID     string `json:"id"`
+	State  State  `json:"state"`
+	Reason string `json:"reason,omitempty"` // why it is in this state, e.g. "guest powered off"
+	Owner  Owner  `json:"owner"`
+
+	Config Config `json:"config"` // env values are masked unless asked for
+
+	SupervisorPID int    `json:"supervisor_pid,omitempty"`
+	VMMPID        int    `json:"vmm_pid,omitempty"`
+	Engine        string `json:"engine,omitempty"`         // "qemu 7.2.22"
+	Accelerator   string `json:"accelerator,omitempty"`    // "tcg (emulated: no security boundary)", "kvm"
+	Confinement   string `json:"confinement,omitempty"`    // what is in force, e.g. "uid 1900000007, netns, landlock 6, seccomp"
+	Network       string `json:"network"`                  // "none" until the gateway exists
+	ImageDigest   string `json:"image_digest,omitempty"`   // what Config.Image meant when the VM was created
+	KernelRelease string `json:"kernel_release,omitempty"` // of the guest
+
+	CreatedAt time.Time  `json:"created_at"`
+	StartedAt *time.Time `json:"started_at,omitempty"`
+	StoppedAt *time.Time `json:"stopped_at,omitempty"`
+
+	Dir string `json:"dir,omitempty"` // where its files are
+}
+
+// Event is one line of a VM's events.jsonl.
+type Event struct {
+	Time   time.Time         `json:"time"`
+	Type   string            `json:"type"` // "state", "exec", "disk-error", "accelerator", …
+	State  State             `json:"state,omitempty"`
+	Reason string            `json:"reason,omitempty"`
+	Attrs  map[string]string `json:"attrs,omitempty"`
+}
+
+// Progress is one step of something that takes longer than a second. Total 0 means unknown.
+type Progress struct {
+	Stage  string `json:"stage"`            // "kernel", "packages", "filesystem", …
+	Detail string `json:"detail,omitempty"` // a human sentence
+	Done   int64  `json:"done,omitempty"`
+	Total  int64  `json:"total,omitempty"`
+}
+
+// ProgressFunc receives progress; it must not block and may be nil where it is a parameter.
+type ProgressFunc func(Progress)

@@ -1,0 +1,4 @@
+// Command smolvm-guest is the agent inside the guest.
+package main
+
+func main() {}

@@ -1,0 +1,4 @@
+// Command smolvm is the whole program: CLI and, hidden, the supervisor and launcher processes.
+package main
+
+func main() {}

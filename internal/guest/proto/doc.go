@@ -1,0 +1,35 @@
+// Package proto is the protocol that the host and the agent in the guest share: agent.proto, its generated code, and the
+// limits that both sides hold.
+//
+// Bulk data is not put into messages. On the same HTTP/2 connection the agent answers, with streamed bodies:
+//
+//	GET  /v1/file?path=P[&offset=N][&length=N]   the file's bytes (only regular files)
+//	PUT  /v1/file?path=P[&mode=OCTAL][&uid=&gid=]  writes the body to a temporary file beside P, then renames it over P
+//	GET  /v1/tar?path=P                          P (file or directory) as a tar whose names are relative to P's parent
+//	PUT  /v1/tar?path=P                          unpacks the body below directory P, made when absent
+//
+// Their failures are answered with a JSON errdefs problem and its class's HTTP status; a failure after the body began
+// ends the stream abnormally, never as a clean end.
+//
+// Layer: leaf.
+package proto
+
+// The versions of the protocol that this build speaks.
+const (
+	VersionMin = 1
+	VersionMax = 1
+)
+
+// Limits that both sides hold. What is over them is refused, never cut.
+const (
+	MaxMessage  = 1 << 20   // of one Connect message
+	ChunkSize   = 32 << 10  // of stdin, stdout and stderr in one message
+	InlineShell = 100 << 10 // longest script that travels in ExecStart
+	MaxScript   = 16 << 20
+	MaxList     = 1000 // entries in one ListResponse
+	MaxHeader   = 64 << 10
+	MaxPath     = 4096
+)
+
+// AgentPort is the name of the virtio-serial port on which the agent answers.
+const AgentPort = "smolvm.agent.0"
