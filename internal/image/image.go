@@ -53,7 +53,12 @@ type Options struct {
 type Store struct{ opts Options }
 
 // New returns the store below opts.Home, which is made when it is first written to.
-func New(opts Options) *Store { return &Store{opts: opts} }
+func New(opts Options) *Store {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Store{opts: opts}
+}
 
 // EnsureOptions say how an image is made when it is absent.
 type EnsureOptions struct {
@@ -61,9 +66,6 @@ type EnsureOptions struct {
 	Include  []string // packages over the default ones (with a name of its own)
 	Progress api.ProgressFunc
 }
-
-// Lease keeps what it names from being pruned until it is closed (a shared lock).
-type Lease interface{ io.Closer }
 
 var errTODO = errdefs.Internal.Errorf("not built yet")
 
@@ -84,22 +86,5 @@ func (s *Store) Inspect(name string) (api.Image, error) { return api.Image{}, er
 // Remove deletes an image that no VM holds.
 func (s *Store) Remove(ctx context.Context, name string) error { return errTODO }
 
-// EnsureKernel returns the pinned kernel, fetched when there is none, or the newest with refresh.
-func (s *Store) EnsureKernel(ctx context.Context, refresh bool, progress api.ProgressFunc) (api.Kernel, error) {
-	return api.Kernel{}, errTODO
-}
-
 // BootFiles are the files that a VM boots from, by path. All are 0444.
 type BootFiles struct{ Kernel, Initrd, Modules string }
-
-// BootFiles returns what kernel k boots with agent as its /init; the initramfs is made when it is absent.
-func (s *Store) BootFiles(ctx context.Context, k api.Kernel, agent []byte) (BootFiles, error) {
-	return BootFiles{}, errTODO
-}
-
-// Hold takes a shared lock on an image and a kernel for as long as the lease lives.
-func (s *Store) Hold(img api.Image, k api.Kernel) (Lease, error) { return nil, errTODO }
-
-// NewDisk writes an empty ext4 disk, sparse and of the given size, to path, which must not exist. The file system in it
-// is the small template's; the guest grows it.
-func NewDisk(path string, sizeMiB int) error { return errTODO }
