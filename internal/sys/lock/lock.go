@@ -2,7 +2,7 @@
 // descriptor, and is free when the last copy is closed, however its holders end. It is never unlocked, only closed, and
 // the file is never unlinked.
 //
-// Layer: leaf. It imports errdefs.
+// Layer: leaf. It imports none of ours.
 package lock
 
 import (
