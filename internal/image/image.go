@@ -11,7 +11,6 @@ import (
 	"log/slog"
 
 	"github.com/smolvm/smolvm/api"
-	"github.com/smolvm/smolvm/errdefs"
 )
 
 // Builder gives a root file system as a tar, and the facts about it.
@@ -26,6 +25,9 @@ type Builder interface {
 type BuildRequest struct {
 	Include  []string // packages over the default ones
 	Progress api.ProgressFunc
+	// Scratch is a directory on disk in which a builder may make directories, for what does not fit into memory. What a
+	// killed build left there, its next one removes: only one build at a time has it.
+	Scratch string
 }
 
 // Facts are what a builder knows of what it built.
@@ -66,25 +68,6 @@ type EnsureOptions struct {
 	Include  []string // packages over the default ones (with a name of its own)
 	Progress api.ProgressFunc
 }
-
-var errTODO = errdefs.Internal.Errorf("not built yet")
-
-// Ensure returns the image called name, made by its builder when it is absent. Two processes that want it build it once.
-func (s *Store) Ensure(ctx context.Context, name string, o EnsureOptions) (api.Image, error) {
-	return api.Image{}, errTODO
-}
-
-// Lookup returns the image called name, or with the digest name, without building it.
-func (s *Store) Lookup(name string) (api.Image, error) { return api.Image{}, errTODO }
-
-// List returns the images in the cache. Broken ones are left out and told in the second value.
-func (s *Store) List() ([]api.Image, []error) { return nil, nil }
-
-// Inspect is Lookup with the SBOM.
-func (s *Store) Inspect(name string) (api.Image, error) { return api.Image{}, errTODO }
-
-// Remove deletes an image that no VM holds.
-func (s *Store) Remove(ctx context.Context, name string) error { return errTODO }
 
 // BootFiles are the files that a VM boots from, by path. All are 0444.
 type BootFiles struct{ Kernel, Initrd, Modules string }

@@ -34,12 +34,12 @@ var (
 	kernelRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+_-]{0,150}$`)
 )
 
-func (s *Store) imagesDir() string         { return filepath.Join(s.opts.Home, "images") }
-func (s *Store) kernelsDir() string        { return filepath.Join(s.opts.Home, "kernels") }
-func (s *Store) namesDir() string          { return filepath.Join(s.imagesDir(), "names") }
+func (s *Store) imagesDir() string          { return filepath.Join(s.opts.Home, "images") }
+func (s *Store) kernelsDir() string         { return filepath.Join(s.opts.Home, "kernels") }
+func (s *Store) namesDir() string           { return filepath.Join(s.imagesDir(), "names") }
 func (s *Store) imageDir(hex string) string { return filepath.Join(s.imagesDir(), hex) }
 func (s *Store) kernelDir(id string) string { return filepath.Join(s.kernelsDir(), id) }
-func (s *Store) pinFile() string           { return filepath.Join(s.kernelsDir(), "pinned") }
+func (s *Store) pinFile() string            { return filepath.Join(s.kernelsDir(), "pinned") }
 func (s *Store) lockFile(name string) string {
 	return filepath.Join(s.opts.Home, "locks", name)
 }

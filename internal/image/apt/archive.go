@@ -112,12 +112,12 @@ Signed-By: %s
 `, a.Main, Suite, Suite, keyring, a.Security, Suite, keyring)
 }
 
-// Lines returns the archive in apt's one-line form, for tools that take no other.
-func (a Archive) Lines() []string {
+// Lines returns the archive in apt's one-line form, for tools that take no other, with keyring as its keys.
+func (a Archive) Lines(keyring string) []string {
 	return []string{
-		fmt.Sprintf("deb %s %s main", a.Main, Suite),
-		fmt.Sprintf("deb %s %s-updates main", a.Main, Suite),
-		fmt.Sprintf("deb %s %s-security main", a.Security, Suite),
+		fmt.Sprintf("deb [signed-by=%s] %s %s main", keyring, a.Main, Suite),
+		fmt.Sprintf("deb [signed-by=%s] %s %s-updates main", keyring, a.Main, Suite),
+		fmt.Sprintf("deb [signed-by=%s] %s %s-security main", keyring, a.Security, Suite),
 	}
 }
 
