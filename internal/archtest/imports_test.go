@@ -25,7 +25,7 @@ func layers() []layer {
 	return []layer{
 		{"errdefs", nil},
 		{"api", []string{errdefs}},
-		{"internal/sys/...", []string{errdefs}},
+		{"internal/sys/...", nil},
 		{"internal/guest/proto", nil},
 		{"internal/guest/link", nil},
 		{"internal/guest/client", []string{"internal/guest/proto", errdefs}},
@@ -146,7 +146,7 @@ func TestReach(t *testing.T) {
 		{"link", "internal/guest/link", nil, []string{"golang.org/x/sys/"}},
 		{
 			"guest agent", "cmd/smolvm-guest",
-			[]string{"internal/guest/agent/...", "internal/guest/proto", "internal/guest/link", sys, errdefs},
+			[]string{"internal/guest/agent/...", "internal/guest/proto", "internal/guest/link", sys},
 			[]string{"connectrpc.com/connect", "google.golang.org/protobuf/", "golang.org/x/net/http2", "golang.org/x/sys/"},
 		},
 		{"store", "internal/store", []string{api, errdefs, sys}, []string{"golang.org/x/sys/", "github.com/google/renameio/"}},
