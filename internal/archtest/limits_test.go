@@ -121,7 +121,7 @@ func TestPackageDocs(t *testing.T) {
 // TestNames: no package is a drawer.
 func TestNames(t *testing.T) {
 	for _, dir := range folders(tree(t)) {
-		for _, element := range strings.Split(dir, "/") {
+		for element := range strings.SplitSeq(dir, "/") {
 			switch element {
 			case "utils", "util", "common", "helpers", "misc", "pkg", "base", "shared":
 				t.Errorf("%s: %q says nothing; name the noun it provides", dir, element)
