@@ -10,8 +10,5 @@
 // Layer: guest; used by engine/qemu on the host and by the agent. It imports none of ours.
 package link
 
-// PortName is the name of the virtio-serial port on which the agent answers, PortPath where the guest finds it.
-const (
-	PortName = "smolvm.agent.0"
-	PortPath = "/dev/virtio-ports/" + PortName
-)
+// PortName is the name of the virtio-serial port on which the agent answers.
+const PortName = "smolvm.agent.0"

@@ -270,15 +270,17 @@ func BenchmarkLink(b *testing.B) {
 		ends[i], _ = net.FileConn(os.NewFile(uintptr(fd), "pair"))
 	}
 	l := Listen(ends[1])
+	go func() {
+		g, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_, _ = io.Copy(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{g})
+	}()
 	c, err := Dial(b.Context(), ends[0])
 	if err != nil {
 		b.Fatal(err)
 	}
-	g, err := l.Accept()
-	if err != nil {
-		b.Fatal(err)
-	}
-	go func() { _, _ = io.Copy(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{g}) }()
 	p := make([]byte, 64<<10)
 	b.SetBytes(int64(len(p)))
 	for b.Loop() {

@@ -1,11 +1,15 @@
 package link
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
+	"time"
 )
 
 // Port is the guest's virtio-serial port.
@@ -74,3 +78,23 @@ func (p *Port) Write(b []byte) (int, error) {
 
 // Close closes the port.
 func (p *Port) Close() error { return p.file.Close() }
+
+// FindPort returns the device of the port called name and waits for it until ctx ends: the kernel learns of ports after
+// the driver's start.
+func FindPort(ctx context.Context, name string) (string, error) {
+	const class = "/sys/class/virtio-ports"
+	for {
+		ports, _ := os.ReadDir(class)
+		for _, p := range ports {
+			b, err := os.ReadFile(filepath.Join(class, p.Name(), "name"))
+			if err == nil && strings.TrimSpace(string(b)) == name {
+				return filepath.Join("/dev", p.Name()), nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("link: no virtio port %q: %w", name, ctx.Err())
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}

@@ -25,10 +25,13 @@ const (
 )
 
 type HelloRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Build         string                 `protobuf:"bytes,1,opt,name=build,proto3" json:"build,omitempty"`
-	ProtocolMin   uint32                 `protobuf:"varint,2,opt,name=protocol_min,json=protocolMin,proto3" json:"protocol_min,omitempty"`
-	ProtocolMax   uint32                 `protobuf:"varint,3,opt,name=protocol_max,json=protocolMax,proto3" json:"protocol_max,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Build       string                 `protobuf:"bytes,1,opt,name=build,proto3" json:"build,omitempty"`
+	ProtocolMin uint32                 `protobuf:"varint,2,opt,name=protocol_min,json=protocolMin,proto3" json:"protocol_min,omitempty"`
+	ProtocolMax uint32                 `protobuf:"varint,3,opt,name=protocol_max,json=protocolMax,proto3" json:"protocol_max,omitempty"`
+	// Counts the restores of this machine: 0 on its first boot. A higher one than the agent knows makes it stop everything
+	// until Resumed.
+	Epoch         uint64 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -84,6 +87,13 @@ func (x *HelloRequest) GetProtocolMax() uint32 {
 	return 0
 }
 
+func (x *HelloRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 type HelloResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Build         string                 `protobuf:"bytes,1,opt,name=build,proto3" json:"build,omitempty"`
@@ -91,7 +101,7 @@ type HelloResponse struct {
 	ProtocolMax   uint32                 `protobuf:"varint,3,opt,name=protocol_max,json=protocolMax,proto3" json:"protocol_max,omitempty"`
 	KernelRelease string                 `protobuf:"bytes,4,opt,name=kernel_release,json=kernelRelease,proto3" json:"kernel_release,omitempty"`
 	Configured    bool                   `protobuf:"varint,5,opt,name=configured,proto3" json:"configured,omitempty"`
-	// True when the stream is in a new epoch and Resumed is awaited.
+	// True when the machine is in a new epoch and Resumed is awaited.
 	ResumePending bool  `protobuf:"varint,6,opt,name=resume_pending,json=resumePending,proto3" json:"resume_pending,omitempty"`
 	UptimeUs      int64 `protobuf:"varint,7,opt,name=uptime_us,json=uptimeUs,proto3" json:"uptime_us,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -974,12 +984,13 @@ func (x *ExecStarted) GetPid() int32 {
 }
 
 type ExecExit struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ExitCode      int32                  `protobuf:"varint,1,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
-	Signal        int32                  `protobuf:"varint,2,opt,name=signal,proto3" json:"signal,omitempty"`
-	TimedOut      bool                   `protobuf:"varint,3,opt,name=timed_out,json=timedOut,proto3" json:"timed_out,omitempty"`
-	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"` // why it could not be started
-	GuestUs       int64                  `protobuf:"varint,5,opt,name=guest_us,json=guestUs,proto3" json:"guest_us,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The command's own; 128+n when signal n ended it; 124 after the timeout; 126 and 127 when it could not be started.
+	ExitCode      int32  `protobuf:"varint,1,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
+	Signal        int32  `protobuf:"varint,2,opt,name=signal,proto3" json:"signal,omitempty"`
+	TimedOut      bool   `protobuf:"varint,3,opt,name=timed_out,json=timedOut,proto3" json:"timed_out,omitempty"`
+	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"` // why it could not be started
+	GuestUs       int64  `protobuf:"varint,5,opt,name=guest_us,json=guestUs,proto3" json:"guest_us,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1163,11 +1174,13 @@ func (*ExecResponse_Stderr) isExecResponse_Kind() {}
 
 func (*ExecResponse_Exit) isExecResponse_Kind() {}
 
+// SignalRequest: SIGINT, SIGQUIT, SIGHUP, SIGTSTP, SIGCONT and SIGWINCH go to the command's process group, as from a
+// terminal; others to its own process.
 type SignalRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ExecId        string                 `protobuf:"bytes,1,opt,name=exec_id,json=execId,proto3" json:"exec_id,omitempty"`
 	Signal        int32                  `protobuf:"varint,2,opt,name=signal,proto3" json:"signal,omitempty"`
-	Group         bool                   `protobuf:"varint,3,opt,name=group,proto3" json:"group,omitempty"` // everything that the command started
+	Group         bool                   `protobuf:"varint,3,opt,name=group,proto3" json:"group,omitempty"` // everything that the command started, also in the background
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2227,11 +2240,12 @@ var File_internal_guest_proto_agent_proto protoreflect.FileDescriptor
 
 const file_internal_guest_proto_agent_proto_rawDesc = "" +
 	"\n" +
-	" internal/guest/proto/agent.proto\x12\x0fsmolvm.agent.v1\"j\n" +
+	" internal/guest/proto/agent.proto\x12\x0fsmolvm.agent.v1\"\x80\x01\n" +
 	"\fHelloRequest\x12\x14\n" +
 	"\x05build\x18\x01 \x01(\tR\x05build\x12!\n" +
 	"\fprotocol_min\x18\x02 \x01(\rR\vprotocolMin\x12!\n" +
-	"\fprotocol_max\x18\x03 \x01(\rR\vprotocolMax\"\xf6\x01\n" +
+	"\fprotocol_max\x18\x03 \x01(\rR\vprotocolMax\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\"\xf6\x01\n" +
 	"\rHelloResponse\x12\x14\n" +
 	"\x05build\x18\x01 \x01(\tR\x05build\x12!\n" +
 	"\fprotocol_min\x18\x02 \x01(\rR\vprotocolMin\x12!\n" +

@@ -30,6 +30,3 @@ const (
 	MaxHeader   = 64 << 10
 	MaxPath     = 4096
 )
-
-// AgentPort is the name of the virtio-serial port on which the agent answers.
-const AgentPort = "smolvm.agent.0"
