@@ -22,10 +22,7 @@ type block struct {
 // documents returns the Markdown files that users read.
 func documents(t *testing.T) []string {
 	t.Helper()
-	top := os.Getenv("SMOLVM_DOCS")
-	if top == "" {
-		top = filepath.Join("..", "..")
-	}
+	top := filepath.Join("..", "..")
 	var out []string
 	for _, pattern := range []string{"*.md", "docs/*.md"} {
 		names, err := filepath.Glob(filepath.Join(top, pattern))
