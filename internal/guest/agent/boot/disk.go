@@ -1,0 +1,117 @@
+package boot
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ext4's own requests; x/sys has no names for them.
+const (
+	ext4ResizeFS = 0x40086610 // _IOW('f', 16, __u64)
+	ext4SetUUID  = 0x4008662c // _IOW('f', 44, struct fsuuid)
+	ext4GetUUID  = 0x8008662c // _IOR('f', 44, struct fsuuid)
+)
+
+// fsUUID is the kernel's struct fsuuid with its 16 bytes.
+type fsUUID struct {
+	length, flags uint32
+	uuid          [16]byte
+}
+
+func request(dir *os.File, req uintptr, arg unsafe.Pointer) error {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, dir.Fd(), req, uintptr(arg)); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// setUUID gives the mounted ext4 at dir its identity, unless it has it.
+func setUUID(dir *os.File, uuid []byte) error {
+	if len(uuid) == 0 {
+		return nil
+	}
+	if len(uuid) != 16 {
+		return fmt.Errorf("disk uuid has %d bytes", len(uuid))
+	}
+	now := fsUUID{length: 16}
+	if err := request(dir, ext4GetUUID, unsafe.Pointer(&now)); err == nil && bytes.Equal(now.uuid[:], uuid) {
+		return nil
+	}
+	want := fsUUID{length: 16}
+	copy(want.uuid[:], uuid)
+	if err := request(dir, ext4SetUUID, unsafe.Pointer(&want)); err != nil {
+		return fmt.Errorf("set the file system's uuid: %w", err)
+	}
+	return nil
+}
+
+// grow makes the mounted ext4 at dir as large as its device. It never makes it smaller.
+func grow(dir *os.File, device string) error {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(dir.Fd()), &st); err != nil {
+		return err
+	}
+	size, err := deviceSize(device)
+	if err != nil {
+		return err
+	}
+	blocks := size / uint64(st.Bsize) //nolint:gosec // a block size is positive
+	err = request(dir, ext4ResizeFS, unsafe.Pointer(&blocks))
+	if err != nil && !(errors.Is(err, unix.EINVAL) && blocks <= st.Blocks) {
+		return fmt.Errorf("grow the file system to %d blocks: %w", blocks, err)
+	}
+	return nil
+}
+
+func deviceSize(device string) (uint64, error) {
+	f, err := os.Open(device)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = f.Close() }()
+	var size uint64
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.BLKGETSIZE64, uintptr(unsafe.Pointer(&size))); errno != 0 {
+		return 0, fmt.Errorf("size of %s: %w", device, errno)
+	}
+	return size, nil
+}
+
+// dropCache forgets what the kernel has read of the device.
+func dropCache(device string) error {
+	f, err := os.Open(device)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	return unix.IoctlSetInt(int(f.Fd()), unix.BLKFLSBUF, 0)
+}
+
+// addEntropy gives the kernel's generator bytes that count, and makes it use them.
+func addEntropy(seed []byte) error {
+	if len(seed) < 32 {
+		return fmt.Errorf("a seed of %d bytes is too short", len(seed))
+	}
+	f, err := os.OpenFile("/dev/urandom", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	var pool struct {
+		bits, size int32
+		buf        [256]byte
+	}
+	n := copy(pool.buf[:], seed)
+	pool.bits, pool.size = int32(n*8), int32(n) //nolint:gosec // at most 256
+	if err := request(f, unix.RNDADDENTROPY, unsafe.Pointer(&pool)); err != nil {
+		return fmt.Errorf("add entropy: %w", err)
+	}
+	if err := request(f, unix.RNDRESEEDCRNG, nil); err != nil {
+		return fmt.Errorf("reseed: %w", err)
+	}
+	return nil
+}

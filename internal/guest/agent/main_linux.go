@@ -1,0 +1,60 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/smolvm/smolvm/internal/guest/agent/boot"
+	"github.com/smolvm/smolvm/internal/guest/link"
+)
+
+// memoryLimit is what the Go runtime tries to stay below.
+const memoryLimit = 20 << 20
+
+// Main is the program: process 1 of a guest. It returns only when the guest cannot go on.
+func Main(ctx context.Context, build string) error {
+	if os.Getpid() != 1 {
+		return errors.New("this is the agent inside a SmolVM guest: it runs as process 1 of one, not here")
+	}
+	debug.SetMemoryLimit(memoryLimit)
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if err := boot.Early(log); err != nil {
+		return fmt.Errorf("boot: %w", err)
+	}
+	port, err := openPort(ctx)
+	if err != nil {
+		return err
+	}
+	if boot.Parameter(link.RawParam) {
+		return raw(port)
+	}
+	sys, err := boot.Prepare(log)
+	if err != nil {
+		return fmt.Errorf("boot: %w", err)
+	}
+	return Serve(ctx, link.Listen(port), Options{Build: build, Log: log, System: sys, PowerOff: boot.PowerOff})
+}
+
+func openPort(ctx context.Context) (*link.Port, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	dev, err := link.FindPort(ctx, link.PortName)
+	if err != nil {
+		return nil, err
+	}
+	return link.OpenPort(dev)
+}
+
+// raw answers on the bare port, for measurements. The host may come and go.
+func raw(port *link.Port) error {
+	for {
+		if err := link.ServeRaw(port); errors.Is(err, os.ErrClosed) {
+			return err
+		}
+	}
+}
