@@ -48,6 +48,7 @@ type Agent struct {
 	failed     error // why Configure failed: it cannot be tried again
 	epoch      uint64
 	pending    bool // a new epoch was announced and Resumed has not come
+	off        func()
 }
 
 // New returns an agent.
@@ -68,7 +69,7 @@ const (
 	maxFrame       = 256 << 10
 	streamWindow   = 1 << 20
 	connWindow     = 4<<20 - 1
-	shutdownLinger = 20 * time.Millisecond
+	shutdownLinger = 500 * time.Millisecond
 )
 
 // Serve is like the function Serve.
@@ -77,6 +78,11 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 	protocols.SetUnencryptedHTTP2(true)
 	srv := &http.Server{
 		Handler: a.Handler(), Protocols: protocols, MaxHeaderBytes: proto.MaxHeader,
+		ConnState: func(_ net.Conn, s http.ConnState) {
+			if s == http.StateClosed {
+				a.hostGone()
+			}
+		},
 		ErrorLog: slog.NewLogLogger(a.opts.Log.Handler(), slog.LevelDebug),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: maxStreams, MaxReadFrameSize: maxFrame,
@@ -90,6 +96,27 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 		return ctx.Err()
 	}
 	return err
+}
+
+// powerOff switches the machine off when the host has hung up, as it does once it has the answer to Shutdown, or soon.
+func (a *Agent) powerOff() {
+	if a.opts.PowerOff == nil {
+		return
+	}
+	a.mu.Lock()
+	a.off = sync.OnceFunc(a.opts.PowerOff)
+	off := a.off
+	a.mu.Unlock()
+	time.AfterFunc(shutdownLinger, off)
+}
+
+func (a *Agent) hostGone() {
+	a.mu.Lock()
+	off := a.off
+	a.mu.Unlock()
+	if off != nil {
+		off()
+	}
 }
 
 // Handler returns the whole service.

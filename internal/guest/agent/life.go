@@ -118,7 +118,7 @@ func (a *Agent) Sync(context.Context, *connect.Request[proto.SyncRequest]) (*con
 
 const maxGrace = time.Minute
 
-// Shutdown ends all commands, writes everything back and has the machine switched off once its answer is on its way.
+// Shutdown ends all commands, writes everything back and has the machine switched off when the host has its answer.
 func (a *Agent) Shutdown(_ context.Context, req *connect.Request[proto.ShutdownRequest]) (*connect.Response[proto.ShutdownResponse], error) {
 	a.mu.Lock()
 	runner := a.runner
@@ -131,9 +131,7 @@ func (a *Agent) Shutdown(_ context.Context, req *connect.Request[proto.ShutdownR
 	if a.opts.System != nil {
 		a.opts.System.Shutdown()
 	}
-	if a.opts.PowerOff != nil {
-		time.AfterFunc(shutdownLinger, a.opts.PowerOff)
-	}
+	a.powerOff()
 	return connect.NewResponse(&proto.ShutdownResponse{}), nil
 }
 

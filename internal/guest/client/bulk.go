@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/smolvm/smolvm/errdefs"
 )
@@ -107,8 +108,8 @@ func (c *Client) upload(ctx context.Context, route string, q url.Values, r io.Re
 	// The wrapper keeps the transport from guessing a length, and remembers what the caller's reader said.
 	src := &source{r: r}
 	body, err := c.request(ctx, http.MethodPut, route, q, src)
-	if src.err != nil {
-		return errdefs.Invalid.Errorf("read what is to be written: %w", src.err)
+	if rerr := src.err.Load(); rerr != nil {
+		return errdefs.Invalid.Errorf("read what is to be written: %w", *rerr)
 	}
 	if err != nil {
 		return err
@@ -118,13 +119,13 @@ func (c *Client) upload(ctx context.Context, route string, q url.Values, r io.Re
 
 type source struct {
 	r   io.Reader
-	err error
+	err atomic.Pointer[error] // the transport reads in a goroutine of its own
 }
 
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
 	if err != nil && err != io.EOF { //nolint:errorlint // readers end with exactly that
-		s.err = err
+		s.err.Store(&err)
 	}
 	return n, err
 }

@@ -43,9 +43,12 @@ func (c *Client) Metrics(ctx context.Context) (*proto.MetricsResponse, error) {
 }
 
 // Shutdown ends all commands, those that do not end by themselves after grace, writes everything back and has the machine
-// switched off.
+// switched off. After it the link is closed: the guest waits for that.
 func (c *Client) Shutdown(ctx context.Context, grace time.Duration) error {
 	_, err := unary(ctx, c, "shut the guest down", c.rpc.Shutdown, &proto.ShutdownRequest{GraceMs: grace.Milliseconds()})
+	if err == nil {
+		_ = c.Close()
+	}
 	return err
 }
 

@@ -65,7 +65,7 @@ func New(ctx context.Context, dial Dialer) (_ *Client, err error) {
 }
 
 // host stands in requests where a name must; nobody resolves it.
-const host = "guest"
+const host = "guest:80"
 
 // doer makes the connection what connect calls a client.
 type doer struct{ conn *http.ClientConn }
