@@ -76,7 +76,7 @@ const (
 func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	srv := &http.Server{
+	srv := &http.Server{ //nolint:gosec // no header timeout: its one client is the host, which may be silent for long
 		Handler: a.Handler(), Protocols: protocols, MaxHeaderBytes: proto.MaxHeader,
 		ConnState: func(_ net.Conn, s http.ConnState) {
 			if s == http.StateClosed {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -136,7 +137,7 @@ func (h *hostConn) Read(p []byte) (int, error) {
 
 // readError keeps what cannot pass; a deadline can.
 func (h *hostConn) readError(err error) error {
-	if os.IsTimeout(err) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
 	if err == io.EOF { //nolint:errorlint // exactly that: the channel ended without FIN

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,13 +22,6 @@ type fsUUID struct {
 	uuid          [16]byte
 }
 
-func request(dir *os.File, req uintptr, arg unsafe.Pointer) error {
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, dir.Fd(), req, uintptr(arg)); errno != 0 {
-		return errno
-	}
-	return nil
-}
-
 // setUUID gives the mounted ext4 at dir its identity, unless it has it.
 func setUUID(dir *os.File, uuid []byte) error {
 	if len(uuid) == 0 {
@@ -39,12 +31,12 @@ func setUUID(dir *os.File, uuid []byte) error {
 		return fmt.Errorf("disk uuid has %d bytes", len(uuid))
 	}
 	now := fsUUID{length: 16}
-	if err := request(dir, ext4GetUUID, unsafe.Pointer(&now)); err == nil && bytes.Equal(now.uuid[:], uuid) {
+	if err := ioctl(dir.Fd(), ext4GetUUID, &now); err == nil && bytes.Equal(now.uuid[:], uuid) {
 		return nil
 	}
 	want := fsUUID{length: 16}
 	copy(want.uuid[:], uuid)
-	if err := request(dir, ext4SetUUID, unsafe.Pointer(&want)); err != nil {
+	if err := ioctl(dir.Fd(), ext4SetUUID, &want); err != nil {
 		return fmt.Errorf("set the file system's uuid: %w", err)
 	}
 	return nil
@@ -61,7 +53,7 @@ func grow(dir *os.File, device string) error {
 		return err
 	}
 	blocks := size / uint64(st.Bsize) //nolint:gosec // a block size is positive
-	err = request(dir, ext4ResizeFS, unsafe.Pointer(&blocks))
+	err = ioctl(dir.Fd(), ext4ResizeFS, &blocks)
 	if err != nil && !(errors.Is(err, unix.EINVAL) && blocks <= st.Blocks) {
 		return fmt.Errorf("grow the file system to %d blocks: %w", blocks, err)
 	}
@@ -75,8 +67,8 @@ func deviceSize(device string) (uint64, error) {
 	}
 	defer func() { _ = f.Close() }()
 	var size uint64
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.BLKGETSIZE64, uintptr(unsafe.Pointer(&size))); errno != 0 {
-		return 0, fmt.Errorf("size of %s: %w", device, errno)
+	if err := ioctl(f.Fd(), unix.BLKGETSIZE64, &size); err != nil {
+		return 0, fmt.Errorf("size of %s: %w", device, err)
 	}
 	return size, nil
 }
@@ -107,10 +99,10 @@ func addEntropy(seed []byte) error {
 	}
 	n := copy(pool.buf[:], seed)
 	pool.bits, pool.size = int32(n*8), int32(n) //nolint:gosec // at most 256
-	if err := request(f, unix.RNDADDENTROPY, unsafe.Pointer(&pool)); err != nil {
+	if err := ioctl(f.Fd(), unix.RNDADDENTROPY, &pool); err != nil {
 		return fmt.Errorf("add entropy: %w", err)
 	}
-	if err := request(f, unix.RNDRESEEDCRNG, nil); err != nil {
+	if err := ioctl[byte](f.Fd(), unix.RNDRESEEDCRNG, nil); err != nil {
 		return fmt.Errorf("reseed: %w", err)
 	}
 	return nil

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -211,9 +210,8 @@ func defaultRoute(sock int, gateway [4]byte) error {
 	r := rtEntry{flags: unix.RTF_UP | unix.RTF_GATEWAY}
 	r.dst.Family, r.gateway.Family, r.genmask.Family = unix.AF_INET, unix.AF_INET, unix.AF_INET
 	r.gateway.Addr = gateway
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(sock), unix.SIOCADDRT, uintptr(unsafe.Pointer(&r)))
-	if errno != 0 && errno != unix.EEXIST {
-		return fmt.Errorf("default route: %w", errno)
+	if err := ioctl(uintptr(sock), unix.SIOCADDRT, &r); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("default route: %w", err)
 	}
 	return nil
 }
