@@ -127,7 +127,7 @@ func TestNewConnectionEndsFormer(t *testing.T) {
 			t.Fatalf("read %q, %v", got, err)
 		}
 		_ = second.Close()
-		if _, err := b.Read(got); err != io.EOF {
+		if _, err := b.Read(got); !errors.Is(err, io.EOF) {
 			t.Fatalf("after the host's close: %v", err)
 		}
 	}

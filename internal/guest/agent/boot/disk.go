@@ -18,8 +18,9 @@ const (
 
 // fsUUID is the kernel's struct fsuuid with its 16 bytes.
 type fsUUID struct {
-	length, flags uint32
-	uuid          [16]byte
+	length uint32
+	_      uint32 // flags
+	uuid   [16]byte
 }
 
 // setUUID gives the mounted ext4 at dir its identity, unless it has it.

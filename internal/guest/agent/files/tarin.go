@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,8 +57,8 @@ func (b *Buffers) TarIn(dir string, r io.Reader) error {
 			return err
 		}
 	}
-	for i := len(t.dirs) - 1; i >= 0; i-- {
-		_ = root.Chtimes(t.dirs[i].name, t.dirs[i].at, t.dirs[i].at)
+	for _, v := range slices.Backward(t.dirs) {
+		_ = root.Chtimes(v.name, v.at, v.at)
 	}
 	// What follows the archive's end belongs to it: padding.
 	_, err = b.copy(io.Discard, r)

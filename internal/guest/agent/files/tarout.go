@@ -23,7 +23,6 @@ type inode struct{ dev, ino uint64 }
 type tarWriter struct {
 	tw    *tar.Writer
 	bufs  *Buffers
-	base  string // what the names are relative to
 	links map[inode]string
 }
 
