@@ -61,7 +61,7 @@ func (h *hostConn) shake() error {
 	err := h.awaitAck()
 	close(answered)
 	_ = h.Conn.SetWriteDeadline(time.Unix(1, 0)) // a full channel must not hold us
-	<-sent //nolint:errcheck // it only says that we ended it
+	<-sent                                       //nolint:errcheck // it only says that we ended it
 	if err != nil {
 		return err
 	}
