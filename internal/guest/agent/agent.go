@@ -124,6 +124,7 @@ func (a *Agent) Handler() http.Handler {
 	mux := http.NewServeMux()
 	path, rpc := proto.NewAgentHandler(a,
 		connect.WithReadMaxBytes(proto.MaxMessage), connect.WithSendMaxBytes(proto.MaxMessage),
+		connect.WithCompression("gzip", nil, nil), // the link is faster than that
 		connect.WithInterceptors(&gate{a}))
 	mux.Handle(path, rpc)
 	mux.HandleFunc("GET /v1/file", a.bulk(a.getFile))

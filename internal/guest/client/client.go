@@ -57,7 +57,8 @@ func New(ctx context.Context, dial Dialer) (_ *Client, err error) {
 		return nil, classify(ctx, "reach the guest", err)
 	}
 	c.rpc = proto.NewAgentClient(doer{c.http}, "http://"+host,
-		connect.WithReadMaxBytes(proto.MaxMessage), connect.WithSendMaxBytes(proto.MaxMessage))
+		connect.WithReadMaxBytes(proto.MaxMessage), connect.WithSendMaxBytes(proto.MaxMessage),
+		connect.WithAcceptCompression("gzip", nil, nil)) // no guest may send us what grows
 	if c.hello, err = c.Announce(ctx, 0); err != nil {
 		return nil, err
 	}
