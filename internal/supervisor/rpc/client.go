@@ -1,91 +1,136 @@
-// Package rpc is the protocol of a supervisor's control socket, both ends.
-//
-// Layer: between lifecycle and supervisor. It may import api, errdefs, sys.
 package rpc
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"io"
-	"os"
-	"time"
+	"net"
+	"net/http"
+	"strings"
 
-	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/sys/sockpath"
 )
 
-// ExecIO joins a command to its caller's streams. Nil writers discard.
-type ExecIO struct {
-	Stdin          io.Reader // read only when ExecRequest.Stdin
-	Stdout, Stderr io.Writer
-	// Started is called once the command runs; may be nil.
-	Started func(api.ProcessInfo)
-	// Signals are sent to the command; may be nil.
-	Signals <-chan os.Signal
+// Client talks to one supervisor over one connection. It is safe for concurrent use.
+type Client struct {
+	conn  net.Conn
+	http  *http.ClientConn
+	hello Hello
 }
 
-// Client talks to one supervisor. It is safe for concurrent use.
-type Client struct{}
+// host stands in requests where a name must; nobody resolves it.
+const host = "supervisor"
 
-var errTODO = errdefs.Internal.Errorf("not built yet")
+// Dial connects to the control socket called name in the directory dir and says hello. ctx bounds the call only.
+func Dial(ctx context.Context, dir, name string) (_ *Client, err error) {
+	d, err := sockpath.Open(dir)
+	if err != nil {
+		return nil, errdefs.Unavailable.Errorf("reach the supervisor: %w", err)
+	}
+	defer func() { _ = d.Close() }()
+	conn, err := d.Dial(ctx, name)
+	if err != nil {
+		return nil, errdefs.Unavailable.Errorf("reach the supervisor: %w", err)
+	}
+	c := &Client{conn: conn}
+	defer func() {
+		if err != nil {
+			_ = c.Close()
+		}
+	}()
+	p := new(http.Protocols)
+	p.SetUnencryptedHTTP2(true)
+	t := &http.Transport{
+		Protocols: p, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+		HTTP2:       &http.HTTP2Config{MaxReadFrameSize: maxFrame, MaxReceiveBufferPerStream: streamWindow},
+	}
+	if c.http, err = t.NewClientConn(ctx, "http", host); err != nil {
+		return nil, errdefs.Unavailable.Errorf("reach the supervisor: %w", err)
+	}
+	if c.hello, err = call[Hello](ctx, c, RouteHello, Nothing{}); err != nil {
+		return nil, err
+	}
+	return c, overlap("the VM's supervisor", c.hello.ProtocolMin, c.hello.ProtocolMax)
+}
+
+// Hello is what the supervisor said of itself.
+func (c *Client) Hello() Hello { return c.hello }
 
 // Close ends the connection; commands with on_disconnect kill that still run end with it.
-func (c *Client) Close() error { return errTODO }
-
-// Exec runs a command and returns how it ended. Cancelling ctx drops the command (it is killed when its OnDisconnect says
-// so). An error means that SmolVM failed; a command that fails or cannot be started is a result.
-func (c *Client) Exec(ctx context.Context, req api.ExecRequest, streams ExecIO) (api.ExecResult, error) {
-	return api.ExecResult{}, errTODO
+func (c *Client) Close() error {
+	if c.http != nil {
+		_ = c.http.Close()
+	}
+	if err := c.conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
-// StartDetached starts a command that outlives this client and returns once it runs; it has no stdin. With req.Main its
-// output goes to the VM's output log.
-func (c *Client) StartDetached(ctx context.Context, req api.ExecRequest) (api.ProcessInfo, error) {
-	return api.ProcessInfo{}, errTODO
+// do makes a request. The caller closes the body of an answer without error.
+func (c *Client) do(ctx context.Context, method, route string, body io.Reader) (io.ReadCloser, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+host+route, body)
+	if err != nil {
+		return nil, errdefs.Invalid.Errorf("ask the supervisor: %w", err)
+	}
+	r.Header.Set(protocolHeader, protocols())
+	res, err := c.http.RoundTrip(r)
+	if err != nil {
+		return nil, lost(ctx, err)
+	}
+	if res.StatusCode < http.StatusMultipleChoices {
+		return &answerBody{res.Body, ctx}, nil
+	}
+	defer func() { _ = res.Body.Close() }()
+	var p errdefs.Problem
+	if err := json.NewDecoder(io.LimitReader(res.Body, maxProblem)).Decode(&p); err != nil || p.Message == "" {
+		return nil, errdefs.Internal.Errorf("%s: the supervisor answered with status %d", strings.TrimPrefix(route, "/v1/"), res.StatusCode)
+	}
+	return nil, p.Err()
 }
 
-// Ping asks the agent for a sign of life and returns the time it took.
-func (c *Client) Ping(ctx context.Context) (time.Duration, error) { return 0, errTODO }
-
-// ReadFile opens a regular file in the guest. length < 0 reads to the end.
-func (c *Client) ReadFile(ctx context.Context, path string, offset, length int64) (io.ReadCloser, error) {
-	return nil, errTODO
+// lost gives a broken connection its class, and the caller's own end its own.
+func lost(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if _, known := errors.AsType[*errdefs.Error](err); known {
+		return err
+	}
+	return errdefs.Unavailable.Errorf("the supervisor is gone: %w", err).WithRemedy("smolvm ls -a")
 }
 
-// WriteFile replaces a file in the guest by what r gives, atomically. mode 0 = 0644, or that of the file that was there.
-func (c *Client) WriteFile(ctx context.Context, path string, mode os.FileMode, r io.Reader) error {
-	return errTODO
+// answerBody gives an answer's errors their class.
+type answerBody struct {
+	io.ReadCloser
+	ctx context.Context //nolint:containedctx // the call's, which lasts as long as its body
 }
 
-// TarOut opens a tar of a file or directory in the guest; names are relative to the path's parent.
-func (c *Client) TarOut(ctx context.Context, path string) (io.ReadCloser, error) { return nil, errTODO }
-
-// TarIn unpacks a tar below a directory in the guest.
-func (c *Client) TarIn(ctx context.Context, path string, r io.Reader) error { return errTODO }
-
-// Stat describes a file; a symlink is followed unless noFollow.
-func (c *Client) Stat(ctx context.Context, path string, noFollow bool) (api.FileInfo, error) {
-	return api.FileInfo{}, errTODO
+func (b *answerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // a wrapped EOF is no clean end
+		err = lost(b.ctx, err)
+	}
+	return n, err
 }
 
-// List returns a directory, sorted by name.
-func (c *Client) List(ctx context.Context, path string) ([]api.FileInfo, error) { return nil, errTODO }
-
-// Mkdir makes a directory.
-func (c *Client) Mkdir(ctx context.Context, path string, mode os.FileMode, parents bool) error {
-	return errTODO
+// call makes a call of JSON.
+func call[Res any](ctx context.Context, c *Client, route string, req any) (Res, error) {
+	var res Res
+	b, err := json.Marshal(req)
+	if err != nil {
+		return res, errdefs.Internal.Errorf("ask the supervisor: %w", err)
+	}
+	answer, err := c.do(ctx, http.MethodPost, route, strings.NewReader(string(b)))
+	if err != nil {
+		return res, err
+	}
+	defer func() { _ = answer.Close() }()
+	if err := json.NewDecoder(io.LimitReader(answer, maxListing)).Decode(&res); err != nil {
+		return res, lost(ctx, err)
+	}
+	return res, nil
 }
-
-// Remove removes a file or directory.
-func (c *Client) Remove(ctx context.Context, path string, recursive bool) error { return errTODO }
-
-// Rename moves a file.
-func (c *Client) Rename(ctx context.Context, from, to string) error { return errTODO }
-
-// Chmod sets a file's permission bits.
-func (c *Client) Chmod(ctx context.Context, path string, mode os.FileMode) error { return errTODO }
-
-// Sync writes the guest's file systems back.
-func (c *Client) Sync(ctx context.Context) error { return errTODO }
-
-// Metrics asks the guest for its figures.
-func (c *Client) Metrics(ctx context.Context) (api.Metrics, error) { return api.Metrics{}, errTODO }

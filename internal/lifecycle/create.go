@@ -1,0 +1,108 @@
+package lifecycle
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"os"
+	"time"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/image"
+	"github.com/smolvm/smolvm/internal/store"
+	"github.com/smolvm/smolvm/internal/sys/pidfd"
+)
+
+// Create writes the record of a new VM; it is not started. An empty cfg.ID gets a made-up one. The image and the kernel
+// are made when they are absent.
+func (m *Manager) Create(ctx context.Context, cfg api.Config, o CreateOptions) (api.Sandbox, error) {
+	if cfg.ID == "" {
+		cfg.ID = madeUpID()
+	}
+	cfg = cfg.WithDefaults()
+	if err := cfg.Validate(); err != nil {
+		return api.Sandbox{}, err
+	}
+	client, err := owner(o)
+	if err != nil {
+		return api.Sandbox{}, err
+	}
+	m.sweep()
+	// An abandoned one may have the name.
+	if _, err := m.settle(ctx, cfg.ID); err == nil {
+		return api.Sandbox{}, errdefs.AlreadyExists.Errorf("there is already a VM %q", cfg.ID).WithRemedy("smolvm rm -f %s", cfg.ID)
+	}
+	img, err := m.opts.Images.Ensure(ctx, cfg.Image, image.EnsureOptions{Progress: o.Progress})
+	if err != nil {
+		return api.Sandbox{}, err
+	}
+	kernel, err := m.opts.Images.EnsureKernel(ctx, false, o.Progress)
+	if err != nil {
+		return api.Sandbox{}, err
+	}
+	rec := store.Record{
+		Config: store.Config{
+			Config: cfg, ImageDigest: img.Digest, KernelID: kernel.ID, DiskUUID: uuid(), CreatedAt: time.Now().UTC(),
+		},
+		State: store.State{State: api.StateCreated, Owner: api.OwnerKeep},
+	}
+	if client != nil {
+		rec.State.Owner, rec.State.Client = api.OwnerClient, client
+	}
+	if rec.State.BootID, err = store.HostBootID(); err != nil {
+		return api.Sandbox{}, err
+	}
+	if err := m.publish(ctx, rec); err != nil {
+		return api.Sandbox{}, err
+	}
+	return m.sandbox(rec, false), nil
+}
+
+// publish makes the VM's directory; on an error nothing of it is left.
+func (m *Manager) publish(ctx context.Context, rec store.Record) error {
+	claim, err := m.store.Claim(ctx, rec.Config.Config.ID)
+	if err != nil {
+		return err
+	}
+	defer claim.Abandon()
+	if err := image.NewDisk(claim.Path(store.DiskFile), rec.Config.Config.DiskMiB); err != nil {
+		return err
+	}
+	return claim.Publish(rec)
+}
+
+// owner names the process that a VM is bound to; nil for a VM that stays.
+func owner(o CreateOptions) (*store.Process, error) {
+	switch o.Owner {
+	case "", api.OwnerKeep:
+		return nil, nil
+	case api.OwnerClient:
+	default:
+		return nil, errdefs.Invalid.Errorf("owner: %q is neither keep nor client", o.Owner)
+	}
+	pid := o.Client
+	if pid == 0 {
+		pid = os.Getpid()
+	}
+	ticks, err := pidfd.StartTicks(pid)
+	if err != nil {
+		return nil, errdefs.Invalid.Errorf("owner: process %d: %w", pid, err)
+	}
+	return &store.Process{PID: pid, StartTicks: ticks}, nil
+}
+
+// madeUpID is a name that nobody else makes up.
+func madeUpID() string {
+	var b [5]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return "vm-" + hex.EncodeToString(b[:])
+}
+
+// uuid is a random one, version 4.
+func uuid() []byte {
+	b := make([]byte, 16)
+	_, _ = rand.Read(b) // never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return b
+}

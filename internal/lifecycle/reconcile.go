@@ -1,0 +1,184 @@
+package lifecycle
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/engine"
+	"github.com/smolvm/smolvm/internal/store"
+	"github.com/smolvm/smolvm/internal/sys/lock"
+	"github.com/smolvm/smolvm/internal/sys/pidfd"
+)
+
+// Why VMs are found ended.
+const (
+	reasonRestarted  = "host restarted"
+	reasonSupervisor = "the supervisor is gone"
+)
+
+// sweep removes what died half way. It is in nobody's way when it fails.
+func (m *Manager) sweep() {
+	if err := m.store.Sweep(); err != nil {
+		m.log.Warn("something is left behind", "error", err)
+	}
+}
+
+// settle reads the record of a VM and makes it true: a live state whose lock is free has ended, and a VM whose client is
+// gone is deleted. A VM at which somebody else is at work is left to him.
+func (m *Manager) settle(ctx context.Context, id string) (store.Record, error) {
+	rec, err := m.store.Read(id)
+	if err != nil {
+		return rec, err
+	}
+	if !m.suspect(rec) {
+		return rec, nil
+	}
+	l, err := m.store.TryLock(id)
+	if errors.Is(err, lock.ErrHeld) {
+		return rec, nil
+	}
+	if err != nil {
+		return rec, err
+	}
+	defer func() { _ = l.Close() }()
+	return m.settleLocked(ctx, id)
+}
+
+// suspect reports whether a record may not be true any more.
+func (m *Manager) suspect(rec store.Record) bool {
+	st := rec.State
+	return st.State.Live() || st.State == api.StateDeleting || st.Owner == api.OwnerClient && !lives(st.Client, st.BootID)
+}
+
+// settleLocked is settle for who holds the lock.
+func (m *Manager) settleLocked(ctx context.Context, id string) (store.Record, error) {
+	rec, err := m.store.Read(id) // it may have changed before we had the lock
+	if err != nil {
+		return rec, err
+	}
+	if !m.suspect(rec) {
+		return rec, nil
+	}
+	bootID, err := store.HostBootID()
+	if err != nil {
+		return rec, err
+	}
+	st := rec.State
+	if st.BootID == bootID {
+		if err := m.reap(ctx, st); err != nil {
+			return rec, err
+		}
+	}
+	if st.State == api.StateDeleting || st.Owner == api.OwnerClient && !lives(st.Client, st.BootID) {
+		m.log.Info("deleted: its client is gone", "vm", id)
+		if err := m.store.Discard(id); err != nil {
+			return rec, err
+		}
+		return rec, store.NotFound(id)
+	}
+	st.Reason = reasonSupervisor
+	switch {
+	case st.BootID != bootID:
+		st.State, st.Reason = api.StateStopped, reasonRestarted
+	case st.State == api.StateStopping:
+		st.State = api.StateStopped // asked for, and done
+	default:
+		st.State = api.StateError
+	}
+	now := time.Now().UTC()
+	st.BootID, st.Supervisor, st.Engine, st.StoppedAt = bootID, nil, nil, &now
+	if err := m.save(id, st); err != nil {
+		return rec, err
+	}
+	rec.State = st
+	return rec, nil
+}
+
+// save writes a state and tells of it. The caller holds the lock.
+func (m *Manager) save(id string, st store.State) error {
+	if err := m.store.SaveState(id, st); err != nil {
+		return err
+	}
+	if err := m.store.AppendEvent(id, api.Event{Type: "state", State: st.State, Reason: st.Reason}); err != nil {
+		m.log.Warn("an event is lost", "vm", id, "error", err)
+	}
+	return nil
+}
+
+// reapWait bounds the wait for a process that was killed.
+const reapWait = 10 * time.Second
+
+// reap kills what the record claims and what runs although nobody holds the lock any more: a monitor that could not inherit
+// it.
+func (m *Manager) reap(ctx context.Context, st store.State) error {
+	procs := []store.Process{}
+	if st.Supervisor != nil {
+		procs = append(procs, *st.Supervisor)
+	}
+	if h, ok := handle(st); ok {
+		procs = append(procs, store.Process{PID: h.PID, StartTicks: h.StartTicks})
+	}
+	for _, p := range procs {
+		if p.PID <= 0 || p.StartTicks == 0 {
+			continue // names nobody for certain
+		}
+		if err := kill(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kill ends a process, if it is still the one that was meant.
+func kill(ctx context.Context, p store.Process) error {
+	fd, err := pidfd.Open(p.PID, p.StartTicks)
+	if errors.Is(err, pidfd.ErrGone) {
+		return nil
+	}
+	if err == nil {
+		defer func() { _ = fd.Close() }()
+		err = fd.Signal(unix.SIGKILL)
+	}
+	if errors.Is(err, pidfd.ErrGone) {
+		return nil
+	}
+	if err == nil {
+		wait, cancel := context.WithTimeout(ctx, reapWait)
+		defer cancel()
+		err = fd.Wait(wait)
+	}
+	if err != nil {
+		return errdefs.Host.Errorf("end the process %d that a VM left behind: %w", p.PID, err)
+	}
+	return nil
+}
+
+// lives reports whether a recorded process still is there.
+func lives(p *store.Process, bootID string) bool {
+	if p == nil {
+		return false
+	}
+	if now, err := store.HostBootID(); err == nil && now != bootID {
+		return false
+	}
+	fd, err := pidfd.Open(p.PID, p.StartTicks)
+	if err == nil {
+		_ = fd.Close()
+	}
+	return err == nil
+}
+
+// handle reads what the engine left in the record.
+func handle(st store.State) (engine.Handle, bool) {
+	var h engine.Handle
+	if len(st.Engine) == 0 || json.Unmarshal(st.Engine, &h) != nil {
+		return engine.Handle{}, false
+	}
+	return h, true
+}

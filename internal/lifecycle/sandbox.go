@@ -1,0 +1,103 @@
+package lifecycle
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/store"
+)
+
+// mask stands for a value that is not shown.
+const mask = "***"
+
+// sandbox shows a record.
+func (m *Manager) sandbox(rec store.Record, showEnv bool) api.Sandbox {
+	cfg, st := rec.Config.Config, rec.State
+	if !showEnv && cfg.Env != nil {
+		cfg.Env = maps.Clone(cfg.Env)
+		for k := range cfg.Env {
+			cfg.Env[k] = mask
+		}
+	}
+	box := api.Sandbox{
+		ID: cfg.ID, State: st.State, Reason: st.Reason, Owner: st.Owner, Config: cfg, Network: "none",
+		ImageDigest: rec.Config.ImageDigest, KernelRelease: st.KernelRelease, CreatedAt: rec.Config.CreatedAt,
+		StartedAt: st.StartedAt, StoppedAt: st.StoppedAt, Dir: m.store.Dir(cfg.ID),
+	}
+	if !st.State.Live() {
+		return box
+	}
+	box.Accelerator = st.Accelerator
+	if st.Supervisor != nil {
+		box.SupervisorPID = st.Supervisor.PID
+	}
+	if h, ok := handle(st); ok {
+		box.VMMPID, box.Engine = h.PID, strings.TrimSpace(h.Engine+" "+h.EngineVer)
+		box.Confinement = strings.Join(h.Confinement, ", ")
+		if len(h.Unconfined) > 0 {
+			box.Confinement = strings.TrimPrefix(box.Confinement+"; missing: "+strings.Join(h.Unconfined, "; "), "; ")
+		}
+	}
+	return box
+}
+
+// broken shows a VM whose record cannot be read.
+func (m *Manager) broken(id string, err error) api.Sandbox {
+	reason := err.Error()
+	if remedy := errdefs.RemedyOf(err); remedy != "" {
+		reason += " (" + remedy + ")"
+	}
+	return api.Sandbox{ID: id, State: api.StateBroken, Reason: reason, Network: "none", Dir: m.store.Dir(id)}
+}
+
+// List returns the VMs, sorted by creation; only live ones unless all. Broken records are listed as such.
+func (m *Manager) List(ctx context.Context, all bool) ([]api.Sandbox, error) {
+	m.sweep()
+	ids, err := m.store.IDs()
+	if err != nil {
+		return nil, err
+	}
+	boxes := []api.Sandbox{}
+	for _, id := range ids {
+		rec, err := m.settle(ctx, id)
+		switch {
+		case errdefs.Is(err, errdefs.NotFound): // it went meanwhile
+		case err != nil:
+			boxes = append(boxes, m.broken(id, err))
+		case all || rec.State.State.Live():
+			boxes = append(boxes, m.sandbox(rec, false))
+		}
+	}
+	slices.SortStableFunc(boxes, func(a, b api.Sandbox) int {
+		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), strings.Compare(a.ID, b.ID))
+	})
+	return boxes, nil
+}
+
+// Inspect returns one VM, a broken one as such. Env values are masked unless showEnv.
+func (m *Manager) Inspect(ctx context.Context, id string, showEnv bool) (api.Sandbox, error) {
+	m.sweep()
+	rec, err := m.settle(ctx, id)
+	switch {
+	case err == nil:
+		return m.sandbox(rec, showEnv), nil
+	case m.store.Exists(id):
+		return m.broken(id, err), nil
+	default:
+		return api.Sandbox{}, err
+	}
+}
+
+// Events returns the VM's events, oldest first.
+func (m *Manager) Events(ctx context.Context, id string) ([]api.Event, error) {
+	m.sweep()
+	if _, err := m.settle(ctx, id); errdefs.Is(err, errdefs.NotFound) {
+		return nil, err
+	}
+	return m.store.Events(id)
+}

@@ -1,0 +1,231 @@
+package lifecycle
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/image"
+	"github.com/smolvm/smolvm/internal/store"
+	"github.com/smolvm/smolvm/internal/supervisor/rpc"
+	"github.com/smolvm/smolvm/internal/sys/child"
+	"github.com/smolvm/smolvm/internal/sys/lock"
+	"github.com/smolvm/smolvm/internal/sys/undo"
+)
+
+// Start boots a VM and returns when its agent is configured.
+func (m *Manager) Start(ctx context.Context, id string, progress api.ProgressFunc) (api.Sandbox, error) {
+	m.sweep()
+	rec, err := m.settle(ctx, id)
+	if err != nil {
+		return api.Sandbox{}, err
+	}
+	if err := store.CanFollow(id, rec.State.State, api.StateStarting); err != nil {
+		return api.Sandbox{}, err
+	}
+	if err := m.startLocked(ctx, id, progress); err != nil {
+		return api.Sandbox{}, err
+	}
+	rec, err = m.store.Read(id)
+	if err != nil {
+		return api.Sandbox{}, err
+	}
+	return m.sandbox(rec, false), nil
+}
+
+// startLocked takes the lock, which the supervisor then has, and waits for the supervisor's word.
+func (m *Manager) startLocked(ctx context.Context, id string, progress api.ProgressFunc) error {
+	l, err := m.store.TryLock(id)
+	if errors.Is(err, lock.ErrHeld) {
+		return errdefs.WrongState.Errorf("another smolvm is at work on the VM %s", id).WithRemedy("smolvm inspect %s", id)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = l.Close() }()
+	rec, err := m.settleLocked(ctx, id)
+	if err == nil {
+		err = store.CanFollow(id, rec.State.State, api.StateStarting)
+	}
+	if err != nil {
+		return err
+	}
+	boot, err := m.prepare(ctx, rec)
+	if err != nil {
+		return err
+	}
+	defer boot.close()
+	st := rec.State
+	if st.BootID, err = store.HostBootID(); err != nil {
+		return err
+	}
+	st.State, st.Reason, st.Supervisor, st.Engine = api.StateStarting, "", nil, nil
+	if err := m.save(id, st); err != nil {
+		return err
+	}
+	sup, err := m.spawn(ctx, id, l, boot)
+	if err != nil {
+		st.State, st.Reason = api.StateError, err.Error()
+		if serr := m.save(id, st); serr != nil {
+			m.log.Warn("the record does not tell of the failed start", "vm", id, "error", serr)
+		}
+		return err
+	}
+	_ = l.Close() // the supervisor's copy holds it
+	return m.await(ctx, id, sup, progress)
+}
+
+// bootFiles are what a supervisor gets of the cache, and the lease that keeps it there.
+type bootFiles struct {
+	plan  rpc.Plan
+	lease image.Lease
+}
+
+func (b *bootFiles) close() { _ = b.lease.Close() }
+
+// prepare finds what the VM boots from and keeps it from being removed.
+func (m *Manager) prepare(ctx context.Context, rec store.Record) (*bootFiles, error) {
+	img, err := m.opts.Images.Lookup(rec.Config.ImageDigest)
+	if err != nil {
+		return nil, err
+	}
+	kernel, err := m.opts.Images.LookupKernel(ctx, rec.Config.KernelID)
+	if err != nil {
+		return nil, err
+	}
+	lease, err := m.opts.Images.Hold(img, kernel)
+	if err != nil {
+		return nil, err
+	}
+	files, err := m.opts.Images.BootFiles(ctx, kernel, m.opts.Agent)
+	if err != nil {
+		_ = lease.Close()
+		return nil, err
+	}
+	return &bootFiles{lease: lease, plan: rpc.Plan{
+		Home: m.store.Home(), Leases: len(lease.Files()), KernelID: kernel.ID,
+		Kernel: files.Kernel, Initrd: files.Initrd, Modules: files.Modules, Image: img.Path,
+	}}, nil
+}
+
+// supervisor is one that was started.
+type supervisor struct {
+	child   *child.Child
+	reports *os.File
+}
+
+// spawn starts a supervisor, in a session of its own, with the lock.
+func (m *Manager) spawn(ctx context.Context, id string, l *lock.Lock, boot *bootFiles) (*supervisor, error) {
+	var back undo.Stack
+	defer back.Run()
+	reports, theirs, err := os.Pipe()
+	if err != nil {
+		return nil, errdefs.Host.Errorf("make a pipe: %w", err)
+	}
+	back.Add(func() { _ = reports.Close() })
+	defer func() { _ = theirs.Close() }()
+	plan, err := planPipe(boot.plan)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = plan.Close() }()
+	log, err := os.OpenFile(m.store.Path(id, store.SupervisorLogFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, errdefs.Host.Errorf("make the supervisor's log: %w", err)
+	}
+	defer func() { _ = log.Close() }()
+	// It outlives us, and the call.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe")
+	cmd.Args = []string{"smolvm", rpc.Command, id}
+	cmd.Env = child.Environ(keptEnv()...)
+	cmd.Stderr = log
+	cmd.ExtraFiles = append([]*os.File{theirs, plan, l.File()}, boot.lease.Files()...)
+	c, err := child.StartDetached(cmd)
+	if err != nil {
+		return nil, errdefs.Host.Errorf("start a supervisor: %w", err)
+	}
+	back.Release()
+	return &supervisor{child: c, reports: reports}, nil
+}
+
+// planPipe is a pipe in which the plan lies: it is shorter than what a pipe holds.
+func planPipe(p rpc.Plan) (*os.File, error) {
+	b, err := json.Marshal(p)
+	if err != nil || len(b) > 4096*8 {
+		return nil, errdefs.Internal.Errorf("the supervisor's plan of %d bytes: %v", len(b), err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, errdefs.Host.Errorf("make a pipe: %w", err)
+	}
+	_, err = w.Write(b)
+	if err := errors.Join(err, w.Close()); err != nil {
+		_ = r.Close()
+		return nil, errdefs.Host.Errorf("write the supervisor's plan: %w", err)
+	}
+	return r, nil
+}
+
+// keptEnv names what a supervisor may know of our environment: what steers SmolVM, and where its cache is.
+func keptEnv() []string {
+	kept := []string{"XDG_CACHE_HOME", "TMPDIR"}
+	for _, entry := range os.Environ() {
+		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, "SMOLVM_") {
+			kept = append(kept, name)
+		}
+	}
+	return kept
+}
+
+// startEnd bounds the wait for a supervisor that was told to end, or that said that it failed.
+const startEnd = 15 * time.Second
+
+// await passes progress on until the VM runs. When ctx ends, so does the VM.
+func (m *Manager) await(ctx context.Context, id string, sup *supervisor, progress api.ProgressFunc) error {
+	defer func() { _ = sup.reports.Close() }()
+	stop := context.AfterFunc(ctx, func() {
+		_ = sup.child.Signal(syscall.SIGTERM)
+		_ = sup.reports.SetReadDeadline(time.Now().Add(startEnd))
+	})
+	err := rpc.ReadReports(sup.reports, progress)
+	if stop() && err == nil {
+		return nil
+	}
+	if err == nil { // it was ready in the moment when we told it to end
+		err = context.Cause(ctx)
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	select {
+	case <-sup.child.Done():
+	case <-time.After(startEnd):
+		sup.child.Kill()
+	}
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanup)
+	defer cancel()
+	if _, serr := m.settle(clean, id); serr != nil && !errdefs.Is(serr, errdefs.NotFound) {
+		m.log.Warn("the record is not settled", "vm", id, "error", serr)
+	}
+	if errors.Is(err, io.EOF) {
+		err = errdefs.Internal.Errorf("%w: %s", err, m.lastWords(id)).WithRemedy("smolvm start %s", id)
+	}
+	return err
+}
+
+// lastWords is the end of a supervisor's log.
+func (m *Manager) lastWords(id string) string {
+	b, err := os.ReadFile(m.store.Path(id, store.SupervisorLogFile))
+	if err != nil || len(b) == 0 {
+		return "it said nothing"
+	}
+	return strings.TrimSpace(string(b[max(0, len(b)-2000):]))
+}

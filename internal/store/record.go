@@ -1,0 +1,171 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
+)
+
+// schema numbers the form of both records. A record with a newer one is refused and never rewritten.
+const schema = 1
+
+// maxRecord bounds a record's file: an environment may be 1 MiB, and JSON can make it six times as long.
+const maxRecord = 8 << 20
+
+// Config is what a VM was created as. It never changes.
+type Config struct {
+	Schema      int        `json:"schema"`
+	Config      api.Config `json:"config"`
+	ImageDigest string     `json:"image_digest"`
+	KernelID    string     `json:"kernel_id"`
+	DiskUUID    []byte     `json:"disk_uuid"`
+	CreatedAt   time.Time  `json:"created_at"`
+}
+
+// Process names a process so that a reused number is told from it.
+type Process struct {
+	PID        int    `json:"pid"`
+	StartTicks uint64 `json:"start_ticks"`
+}
+
+// State is where a VM is in its life, and what runs for it.
+type State struct {
+	Schema int       `json:"schema"`
+	State  api.State `json:"state"`
+	Reason string    `json:"reason,omitempty"`
+	Owner  api.Owner `json:"owner"`
+	Client *Process  `json:"client,omitempty"` // of owner client
+	BootID string    `json:"boot_id"`          // of the host, when the processes below were started
+
+	Supervisor *Process        `json:"supervisor,omitempty"`
+	Engine     json.RawMessage `json:"engine,omitempty"` // the engine's handle
+	UID        int             `json:"uid,omitempty"`    // number of the monitor's user
+
+	Accelerator   string     `json:"accelerator,omitempty"` // for people
+	KernelRelease string     `json:"kernel_release,omitempty"`
+	StartedAt     *time.Time `json:"started_at,omitempty"`
+	StoppedAt     *time.Time `json:"stopped_at,omitempty"`
+}
+
+// Record is all that is known of a VM.
+type Record struct {
+	Config Config
+	State  State
+}
+
+// ErrNewer is in the chain of an error about a record that a newer SmolVM wrote.
+var ErrNewer = errors.New("it was written by a newer smolvm")
+
+// Read reads the record of the VM id. One that cannot be read is an error of class internal which names the command that
+// removes it.
+func (s *Store) Read(id string) (Record, error) {
+	var r Record
+	if err := api.ValidateID(id); err != nil {
+		return r, err
+	}
+	err := s.load(id, configFile, &r.Config, &r.Config.Schema)
+	if err == nil {
+		err = s.load(id, stateFile, &r.State, &r.State.Schema)
+	}
+	if err == nil {
+		err = r.check(id)
+	}
+	switch {
+	case err == nil:
+		return r, nil
+	case !s.Exists(id): // also when it went between two files
+		return r, NotFound(id)
+	case errors.Is(err, ErrNewer):
+		return r, errdefs.WrongState.Errorf("the record of the VM %s: %w", id, err).WithRemedy("use the smolvm that made it, or a newer one")
+	default:
+		return r, errdefs.Internal.Errorf("the record of the VM %s is broken: %w", id, err).WithRemedy("smolvm rm -f %s", id)
+	}
+}
+
+func (s *Store) load(id, name string, into any, number *int) error {
+	f, err := os.Open(s.Path(id, name))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	b, err := io.ReadAll(io.LimitReader(f, maxRecord+1))
+	if err != nil {
+		return err
+	}
+	if len(b) > maxRecord {
+		return fmt.Errorf("%s has more than %d bytes", name, maxRecord)
+	}
+	// The number first: a newer form need not fit into ours.
+	var head struct {
+		Schema int `json:"schema"`
+	}
+	if err := json.Unmarshal(b, &head); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	switch {
+	case head.Schema > schema:
+		return fmt.Errorf("%s has schema %d, this smolvm knows %d: %w", name, head.Schema, schema, ErrNewer)
+	case head.Schema < 1:
+		return fmt.Errorf("%s has no schema number", name)
+	}
+	if err := json.Unmarshal(b, into); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	*number = head.Schema
+	return nil
+}
+
+// check refuses what a reader could stumble over.
+func (r *Record) check(id string) error {
+	if r.Config.Config.ID != id {
+		return fmt.Errorf("%s is of the VM %q", configFile, r.Config.Config.ID)
+	}
+	if err := r.Config.Config.Validate(); err != nil {
+		return err
+	}
+	if _, known := transitions()[r.State.State]; !known {
+		return fmt.Errorf("%s: unknown state %q", stateFile, r.State.State)
+	}
+	switch {
+	case r.State.Owner == api.OwnerKeep:
+	case r.State.Owner == api.OwnerClient && r.State.Client != nil:
+	default:
+		return fmt.Errorf("%s: owner %q without a client", stateFile, r.State.Owner)
+	}
+	return nil
+}
+
+// SaveState writes the state of the VM id. The caller holds its lock. A step that the table does not have is refused.
+func (s *Store) SaveState(id string, st State) error {
+	var old State
+	if err := s.load(id, stateFile, &old, &old.Schema); err != nil {
+		if errors.Is(err, fs.ErrNotExist) && !s.Exists(id) {
+			return NotFound(id)
+		}
+		return errdefs.Internal.Errorf("the record of the VM %s is broken: %w", id, err).WithRemedy("smolvm rm -f %s", id)
+	}
+	if old.State != st.State {
+		if err := CanFollow(id, old.State, st.State); err != nil {
+			return err
+		}
+	}
+	st.Schema = schema
+	return write(s.Path(id, stateFile), st)
+}
+
+func write(path string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return errdefs.Internal.Errorf("encode %s: %w", path, err)
+	}
+	return hostError("write "+path, renameio.WriteFile(path, append(b, '\n'), 0o600))
+}

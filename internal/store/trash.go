@@ -1,0 +1,58 @@
+package store
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Discard deletes the VM id. The caller holds its lock, and nothing of the VM runs any more. The directory leaves its
+// place in one step; what a kill leaves of it in the trash, Sweep removes.
+func (s *Store) Discard(id string) error {
+	if err := s.prepare(); err != nil {
+		return err
+	}
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	to := filepath.Join(s.trashDir(), hex.EncodeToString(b[:]))
+	err := os.Rename(s.Dir(id), to)
+	if errors.Is(err, fs.ErrNotExist) {
+		return NotFound(id)
+	}
+	if err != nil {
+		return hostError("delete the VM "+id, err)
+	}
+	return hostError("delete the VM "+id, os.RemoveAll(to))
+}
+
+// Sweep removes what died half way: directories in the trash, and VMs whose making ended without Publish. It is cheap
+// where there is nothing to do.
+func (s *Store) Sweep() error {
+	var errs []error
+	entries, err := os.ReadDir(s.trashDir())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	for _, e := range entries {
+		errs = append(errs, os.RemoveAll(filepath.Join(s.trashDir(), e.Name())))
+	}
+	entries, err = os.ReadDir(s.vms())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	for _, e := range entries {
+		id, ok := hidden(e.Name())
+		if !ok {
+			continue
+		}
+		l, err := s.TryLock(id)
+		if err != nil {
+			continue // it is being made
+		}
+		errs = append(errs, os.RemoveAll(filepath.Join(s.vms(), e.Name())), l.Close())
+	}
+	return hostError("remove what was left behind", errors.Join(errs...))
+}

@@ -1,0 +1,282 @@
+package supervisor
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/engine"
+	"github.com/smolvm/smolvm/internal/guest/client"
+	"github.com/smolvm/smolvm/internal/guest/proto"
+	"github.com/smolvm/smolvm/internal/store"
+)
+
+// How long a guest may take to its hello.
+const (
+	bootAccelerated = 60 * time.Second
+	bootEmulated    = 300 * time.Second
+	bootUnproven    = 10 * time.Second // with an accelerator that never ran a guest of ours
+)
+
+// boot starts the machine, and returns when its agent is configured. On an error no machine is left.
+func (s *supervisor) boot(ctx context.Context) (err error) {
+	eng, err := s.deps.Engines.Named("")
+	if err != nil {
+		return err
+	}
+	caps, err := eng.Probe(ctx)
+	if err != nil {
+		return err
+	}
+	spec, err := s.spec()
+	if err != nil {
+		return err
+	}
+	b := &booting{s: s, engine: eng, caps: caps, spec: spec, verdicts: s.verdicts()}
+	if err := b.any(ctx); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			b.drop(ctx)
+		}
+	}()
+	if err := s.configure(ctx, b.guest); err != nil {
+		return s.withConsole(err)
+	}
+	return s.nowRunning(b)
+}
+
+func (s *supervisor) verdicts() *engine.Verdicts {
+	dir := s.deps.Verdicts
+	if dir == "" {
+		dir = engine.CacheDir()
+	}
+	return engine.NewVerdicts(dir)
+}
+
+// configure tells the guest who it is.
+func (s *supervisor) configure(ctx context.Context, guest *client.Client) error {
+	if guest.Hello().GetConfigured() {
+		return errdefs.Engine.Errorf("the guest says that it is configured before we did so")
+	}
+	ctx, cancel := context.WithTimeout(ctx, bootEmulated)
+	defer cancel()
+	seed := make([]byte, 64)
+	_, _ = rand.Read(seed) // never fails
+	cfg := s.config.Config
+	_, err := guest.Configure(ctx, &proto.ConfigureRequest{
+		Identity:    &proto.Identity{Id: s.id, Hostname: api.Hostname(s.id), MachineId: s.config.DiskUUID},
+		Env:         cfg.Env,
+		Workdir:     cfg.Workdir,
+		User:        cfg.User,
+		WallClockNs: time.Now().UnixNano(),
+		Seed:        seed,
+		DiskUuid:    s.config.DiskUUID,
+	})
+	return err
+}
+
+// nowRunning writes down what runs.
+func (s *supervisor) nowRunning(b *booting) error {
+	h := b.machine.Handle()
+	handle, err := json.Marshal(h)
+	if err != nil {
+		return errdefs.Internal.Errorf("the engine's handle: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now().UTC()
+	err = s.saveLocked(func(st *store.State) {
+		st.State, st.Reason, st.Engine, st.StartedAt, st.StoppedAt = api.StateRunning, "", handle, &now, nil
+		st.Accelerator = b.accel.Name
+		if b.accel.Emulated {
+			st.Accelerator += " (emulated: no security boundary)"
+		}
+		st.KernelRelease = printable(cut(b.guest.Hello().GetKernelRelease(), 128))
+	})
+	if err == nil {
+		s.machine, s.guest = b.machine, b.guest
+	}
+	return err
+}
+
+func cut(text string, most int) string {
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "")
+	}
+	return text
+}
+
+// booting tries one accelerator after the other.
+type booting struct {
+	s        *supervisor
+	engine   engine.Engine
+	caps     engine.Caps
+	spec     engine.Spec
+	verdicts *engine.Verdicts
+
+	accel   engine.Accel
+	machine engine.Machine
+	guest   *client.Client
+}
+
+// any starts with the best accelerator that works.
+func (b *booting) any(ctx context.Context) error {
+	require := b.s.config.Config.RequireAccel
+	var missing []string
+	for _, a := range b.caps.Accels {
+		if a.Emulated && require {
+			continue
+		}
+		if a.Missing != "" {
+			missing = append(missing, fmt.Sprintf("%s: %s", a.Name, a.Missing))
+			continue
+		}
+		trial := engine.Trial{Engine: b.engine.Name(), Build: b.caps.Build, Accel: a.Name, Kernel: b.s.in.plan.KernelID, UID: os.Geteuid()}
+		verdict, known := b.verdicts.Lookup(trial)
+		if a.Emulated {
+			verdict, known = engine.Verdict{Usable: true}, true // it always works
+		}
+		if known && !verdict.Usable {
+			missing = append(missing, fmt.Sprintf("%s: does not run our kernel (%s)", a.Name, verdict.Evidence))
+			continue
+		}
+		begun := time.Now()
+		err := b.one(ctx, a, b.timeout(a, known))
+		if err == nil {
+			if !known {
+				b.keep(trial, engine.Verdict{Usable: true, Evidence: fmt.Sprintf("hello after %.1f s", time.Since(begun).Seconds())})
+			}
+			return nil
+		}
+		if known || ctx.Err() != nil {
+			return err
+		}
+		evidence := cut(printable(strings.ReplaceAll(err.Error(), "\n", " ")), 500)
+		b.keep(trial, engine.Verdict{Evidence: evidence})
+		missing = append(missing, fmt.Sprintf("%s: does not run our kernel (%s)", a.Name, evidence))
+		b.s.tell("accelerator", fmt.Sprintf("%s is there but does not run our kernel (%s); going on without it", a.Name, evidence))
+		b.s.note(api.Event{Type: "accelerator", Reason: missing[len(missing)-1]})
+	}
+	err := errdefs.Host.Errorf("no hardware acceleration is usable: %s", strings.Join(missing, "; "))
+	if require {
+		return err.WithRemedy("smolvm doctor; without --require-accel the VM is emulated, which is no security boundary")
+	}
+	return err.WithRemedy("smolvm doctor")
+}
+
+func (b *booting) keep(t engine.Trial, v engine.Verdict) {
+	v.Time = time.Now().UTC()
+	if err := b.verdicts.Record(t, v); err != nil {
+		b.s.log.Warn("the verdict on an accelerator is not kept", "error", err)
+	}
+}
+
+func (b *booting) timeout(a engine.Accel, proven bool) time.Duration {
+	if !proven {
+		return bootUnproven
+	}
+	if ms := b.s.config.Config.BootTimeoutMs; ms > 0 {
+		return time.Duration(ms) * time.Millisecond
+	}
+	if a.Emulated {
+		return bootEmulated
+	}
+	return bootAccelerated
+}
+
+// one starts a machine with one accelerator and waits for its agent's hello. On an error nothing of it is left.
+func (b *booting) one(ctx context.Context, a engine.Accel, limit time.Duration) (err error) {
+	boot, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	spec := b.spec
+	spec.Accel = a.Name
+	closeSockets, err := b.s.sockets(&spec)
+	if err != nil {
+		return err
+	}
+	defer closeSockets()
+	broken := make(chan string, 1)
+	spec.Events = func(e engine.Event) {
+		if e.Kind == engine.EventBroken {
+			select {
+			case broken <- e.Detail:
+			default:
+			}
+		}
+		select {
+		case b.s.events <- e:
+		default: // too many at once: some are lost
+		}
+	}
+	b.s.tell("boot", "starting "+b.engine.Name()+" "+b.caps.Version+" with "+a.Name)
+	if b.machine, err = b.engine.Start(boot, spec); err != nil {
+		return err
+	}
+	b.accel = a
+	if b.guest, err = b.hello(boot, broken); err == nil {
+		return nil
+	}
+	b.drop(ctx)
+	if boot.Err() != nil && ctx.Err() == nil {
+		err = errdefs.Timeout.Errorf("no hello from the guest's agent within %s", limit)
+	}
+	return b.s.withConsole(err)
+}
+
+// hello waits for the agent, or for what makes waiting vain.
+func (b *booting) hello(ctx context.Context, broken <-chan string) (*client.Client, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		exit, err := b.machine.Wait(ctx)
+		if err == nil {
+			o := (&ending{}).outcome(exit, b.s.console.Tail(8<<10))
+			cancel(errdefs.Engine.Errorf("it ended before its agent said hello: %s", o.reason))
+		}
+	}()
+	go func() {
+		select {
+		case detail := <-broken:
+			cancel(errdefs.Engine.Errorf("the monitor cannot run the guest: %s", detail))
+		case <-ctx.Done():
+		}
+	}()
+	guest, err := client.New(ctx, b.machine.DialGuest)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return guest, err
+}
+
+// drop ends a machine that is not to be.
+func (b *booting) drop(ctx context.Context) {
+	if b.guest != nil {
+		_ = b.guest.Close()
+	}
+	if b.machine == nil {
+		return
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if err := b.machine.Stop(stop, 0); err != nil {
+		b.s.log.Error("end a machine that did not boot", "error", err)
+	}
+	b.machine, b.guest = nil, nil
+}
+
+// withConsole adds the end of the console to a failed boot's error.
+func (s *supervisor) withConsole(err error) error {
+	lines := lastLines(s.console.Tail(16<<10), consoleLines)
+	if lines == "" {
+		return errdefs.ClassOf(err).Errorf("%w; the console is empty", err).WithRemedy("smolvm logs --console %s", s.id)
+	}
+	return errdefs.ClassOf(err).Errorf("%w; the console's last lines:\n%s", err, lines).WithRemedy("smolvm logs --console %s", s.id)
+}

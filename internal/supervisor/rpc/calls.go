@@ -1,0 +1,159 @@
+package rpc
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
+)
+
+func (c *Client) tell(ctx context.Context, route string, req any) error {
+	_, err := call[Nothing](ctx, c, route, req)
+	return err
+}
+
+// StartDetached starts a command that outlives this client and returns once it runs; it has no stdin. With req.Main its
+// output goes to the VM's output log.
+func (c *Client) StartDetached(ctx context.Context, req api.ExecRequest) (api.ProcessInfo, error) {
+	if err := req.Validate(); err != nil {
+		return api.ProcessInfo{}, err
+	}
+	b, err := startFrame(req)
+	if err != nil {
+		return api.ProcessInfo{}, errdefs.Internal.Errorf("start a command: %w", err)
+	}
+	return startCall(ctx, c, b)
+}
+
+// Signal sends a signal to a command that runs; with group, to everything that it started.
+func (c *Client) Signal(ctx context.Context, execID string, signal int, group bool) error {
+	return c.tell(ctx, RouteSignal, SignalRequest{ExecID: execID, Signal: signal, Group: group})
+}
+
+// Ping asks the agent for a sign of life and returns the time it took.
+func (c *Client) Ping(ctx context.Context) (time.Duration, error) {
+	res, err := call[PingResponse](ctx, c, RoutePing, Nothing{})
+	return time.Duration(res.Micros) * time.Microsecond, err
+}
+
+// Sync writes the guest's file systems back.
+func (c *Client) Sync(ctx context.Context) error { return c.tell(ctx, RouteSync, Nothing{}) }
+
+// Metrics asks the guest for its figures.
+func (c *Client) Metrics(ctx context.Context) (api.Metrics, error) {
+	return call[api.Metrics](ctx, c, RouteMetrics, Nothing{})
+}
+
+// Pause stops the VM's processors.
+func (c *Client) Pause(ctx context.Context) error { return c.tell(ctx, RoutePause, Nothing{}) }
+
+// Unpause lets them go on.
+func (c *Client) Unpause(ctx context.Context) error { return c.tell(ctx, RouteUnpause, Nothing{}) }
+
+// Stop ends the VM and returns when its record is settled; the supervisor is then about to end.
+func (c *Client) Stop(ctx context.Context, req StopRequest) error { return c.tell(ctx, RouteStop, req) }
+
+// SetOwner changes who decides that the VM may go.
+func (c *Client) SetOwner(ctx context.Context, req OwnerRequest) error {
+	return c.tell(ctx, RouteOwner, req)
+}
+
+// ReadFile opens a regular file in the guest. length < 0 reads to the end. It lasts as long as ctx.
+func (c *Client) ReadFile(ctx context.Context, path string, offset, length int64) (io.ReadCloser, error) {
+	q := url.Values{"path": {path}, "offset": {strconv.FormatInt(offset, 10)}, "length": {strconv.FormatInt(length, 10)}}
+	return c.do(ctx, http.MethodGet, RouteFile+"?"+q.Encode(), nil)
+}
+
+// WriteFile replaces a file in the guest by what r gives, atomically. mode 0 = 0644, or that of the file that was there.
+func (c *Client) WriteFile(ctx context.Context, path string, mode os.FileMode, r io.Reader) error {
+	q := url.Values{"path": {path}}
+	if mode != 0 {
+		q.Set("mode", strconv.FormatUint(uint64(unixMode(mode)), 8))
+	}
+	return c.upload(ctx, RouteFile+"?"+q.Encode(), r)
+}
+
+// TarOut opens a tar of a file or directory in the guest; names are relative to the path's parent. It lasts as long as ctx.
+func (c *Client) TarOut(ctx context.Context, path string) (io.ReadCloser, error) {
+	return c.do(ctx, http.MethodGet, RouteTar+"?"+url.Values{"path": {path}}.Encode(), nil)
+}
+
+// TarIn unpacks a tar below a directory in the guest.
+func (c *Client) TarIn(ctx context.Context, path string, r io.Reader) error {
+	return c.upload(ctx, RouteTar+"?"+url.Values{"path": {path}}.Encode(), r)
+}
+
+func (c *Client) upload(ctx context.Context, route string, r io.Reader) error {
+	src := &source{r: r}
+	res, err := c.do(ctx, http.MethodPut, route, src)
+	if rerr := src.err.Load(); rerr != nil {
+		return errdefs.Invalid.Errorf("read what is to be sent: %w", *rerr)
+	}
+	if err != nil {
+		return err
+	}
+	return res.Close()
+}
+
+// source remembers what the caller's reader said, and keeps the transport from guessing a length.
+type source struct {
+	r   io.Reader
+	err atomic.Pointer[error] // the transport reads in a goroutine of its own
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // readers end with exactly that
+		s.err.Store(&err)
+	}
+	return n, err
+}
+
+// Stat describes a file; a symlink is followed unless noFollow.
+func (c *Client) Stat(ctx context.Context, path string, noFollow bool) (api.FileInfo, error) {
+	return call[api.FileInfo](ctx, c, RouteStat, PathRequest{Path: path, NoFollow: noFollow})
+}
+
+// List returns a directory, sorted by name.
+func (c *Client) List(ctx context.Context, path string) ([]api.FileInfo, error) {
+	res, err := call[ListResponse](ctx, c, RouteList, PathRequest{Path: path})
+	return res.Entries, err
+}
+
+// Mkdir makes a directory.
+func (c *Client) Mkdir(ctx context.Context, path string, mode os.FileMode, parents bool) error {
+	return c.tell(ctx, RouteMkdir, PathRequest{Path: path, Mode: unixMode(mode), Recursive: parents})
+}
+
+// Remove removes a file or directory.
+func (c *Client) Remove(ctx context.Context, path string, recursive bool) error {
+	return c.tell(ctx, RouteRemove, PathRequest{Path: path, Recursive: recursive})
+}
+
+// Rename moves a file.
+func (c *Client) Rename(ctx context.Context, from, to string) error {
+	return c.tell(ctx, RouteRename, PathRequest{Path: from, To: to})
+}
+
+// Chmod sets a file's permission bits.
+func (c *Client) Chmod(ctx context.Context, path string, mode os.FileMode) error {
+	return c.tell(ctx, RouteChmod, PathRequest{Path: path, Mode: unixMode(mode)})
+}
+
+// unixMode is mode as stat(2) has it.
+func unixMode(mode os.FileMode) uint32 {
+	m := uint32(mode.Perm())
+	for bit, unix := range map[os.FileMode]uint32{os.ModeSetuid: 0o4000, os.ModeSetgid: 0o2000, os.ModeSticky: 0o1000} {
+		if mode&bit != 0 {
+			m |= unix
+		}
+	}
+	return m
+}

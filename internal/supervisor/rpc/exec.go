@@ -1,0 +1,153 @@
+package rpc
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"syscall"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
+)
+
+// ExecIO joins a command to its caller's streams. Nil writers discard.
+type ExecIO struct {
+	// Stdin is read only when ExecRequest.Stdin. A Read that does not return is left behind when the command ends.
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	// Started is called once the command runs; may be nil.
+	Started func(api.ProcessInfo)
+	// Signals are sent to the command; may be nil.
+	Signals <-chan os.Signal
+}
+
+// Exec runs a command and returns how it ended. Cancelling ctx drops the command (it is killed when its OnDisconnect says
+// so). An error means that SmolVM failed; a command that fails or cannot be started is a result.
+func (c *Client) Exec(ctx context.Context, req api.ExecRequest, streams ExecIO) (api.ExecResult, error) {
+	if err := req.Validate(); err != nil {
+		return api.ExecResult{}, err
+	}
+	start, err := startFrame(req)
+	if err != nil {
+		return api.ExecResult{}, errdefs.Internal.Errorf("run a command: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // drops the stream on every way out
+	var body io.Reader = bytes.NewReader(start)
+	var stdin *source
+	if req.Stdin && streams.Stdin != nil {
+		stdin = &source{r: streams.Stdin}
+		body = io.MultiReader(body, stdin)
+	}
+	answer, err := c.do(ctx, http.MethodPost, RouteExec, body)
+	if err != nil {
+		return api.ExecResult{}, inputError(stdin, err)
+	}
+	defer func() { _ = answer.Close() }()
+	res, err := c.receive(ctx, bufio.NewReaderSize(answer, chunkSize), streams)
+	return res, inputError(stdin, err)
+}
+
+// inputError puts the blame on the caller's reader where it belongs.
+func inputError(stdin *source, err error) error {
+	if err == nil || stdin == nil {
+		return err
+	}
+	if rerr := stdin.err.Load(); rerr != nil {
+		return errdefs.Invalid.Errorf("read the command's input: %w", *rerr)
+	}
+	return err
+}
+
+// receive passes output on until the command's end.
+func (c *Client) receive(ctx context.Context, r io.Reader, streams ExecIO) (api.ExecResult, error) {
+	buf := make([]byte, chunkSize)
+	for {
+		kind, p, err := readFrame(r, buf)
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return api.ExecResult{}, lost(ctx, err)
+		}
+		switch kind {
+		case frameStarted:
+			err = c.started(ctx, p, streams)
+		case frameStdout:
+			err = deliver(streams.Stdout, p)
+		case frameStderr:
+			err = deliver(streams.Stderr, p)
+		case frameExit:
+			var res api.ExecResult
+			err := json.Unmarshal(p, &res)
+			return res, err
+		case frameProblem:
+			var problem errdefs.Problem
+			if err := json.Unmarshal(p, &problem); err != nil {
+				return api.ExecResult{}, err
+			}
+			return api.ExecResult{}, problem.Err()
+		}
+		if err != nil {
+			return api.ExecResult{}, err
+		}
+	}
+}
+
+// started tells the caller, and from now on passes his signals on.
+func (c *Client) started(ctx context.Context, p []byte, streams ExecIO) error {
+	var info api.ProcessInfo
+	if err := json.Unmarshal(p, &info); err != nil {
+		return err
+	}
+	if streams.Started != nil {
+		streams.Started(info)
+	}
+	if streams.Signals == nil {
+		return nil
+	}
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case sig, open := <-streams.Signals:
+				if !open {
+					return
+				}
+				if n, ok := sig.(syscall.Signal); ok {
+					_ = c.Signal(ctx, info.ExecID, int(n), false) // one that came too late has nobody to hear it
+				}
+			}
+		}
+	}()
+	return nil
+}
+
+func deliver(w io.Writer, p []byte) error {
+	if w == nil {
+		return nil
+	}
+	if _, err := w.Write(p); err != nil {
+		return errdefs.Host.Errorf("pass the command's output on: %w", err)
+	}
+	return nil
+}
+
+func startCall(ctx context.Context, c *Client, start []byte) (api.ProcessInfo, error) {
+	var info api.ProcessInfo
+	answer, err := c.do(ctx, http.MethodPost, RouteStart, bytes.NewReader(start))
+	if err != nil {
+		return info, err
+	}
+	defer func() { _ = answer.Close() }()
+	if err := json.NewDecoder(io.LimitReader(answer, maxCall)).Decode(&info); err != nil {
+		return info, lost(ctx, err)
+	}
+	return info, nil
+}

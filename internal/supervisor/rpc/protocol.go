@@ -1,0 +1,119 @@
+package rpc
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
+)
+
+// The protocols of the control socket that this build speaks.
+const (
+	ProtocolMin = 1
+	ProtocolMax = 1
+)
+
+const (
+	protocolHeader = "Smolvm-Protocol"
+	maxCall        = 8 << 20 // of a call's JSON, both ways, but for exec
+	maxListing     = 256 << 20
+	maxProblem     = 1 << 20
+	maxFrame       = 256 << 10
+	streamWindow   = 4<<20 - 1
+	maxStart       = 6*api.MaxScriptBytes + 16<<20 // JSON may need six bytes for one
+	chunkSize      = 64 << 10
+)
+
+// Hello tells who is at the other end.
+type Hello struct {
+	ID          string `json:"id"`
+	Build       string `json:"build"`
+	ProtocolMin int    `json:"protocol_min"`
+	ProtocolMax int    `json:"protocol_max"`
+	PID         int    `json:"pid"`
+}
+
+func protocols() string { return fmt.Sprintf("%d-%d", ProtocolMin, ProtocolMax) }
+
+// overlap refuses a peer that speaks none of our protocols.
+func overlap(who string, low, high int) error {
+	if low > ProtocolMax || high < ProtocolMin {
+		return errdefs.Unavailable.Errorf("%s speaks protocols %d to %d, this smolvm %d to %d", who, low, high, ProtocolMin, ProtocolMax).
+			WithRemedy("use the newer smolvm, or stop the VM and start it again")
+	}
+	return nil
+}
+
+func checkProtocols(r *http.Request) error {
+	var low, high int
+	if _, err := fmt.Sscanf(r.Header.Get(protocolHeader), "%d-%d", &low, &high); err != nil {
+		return errdefs.Invalid.Errorf("the request names no protocols")
+	}
+	return overlap("the client", low, high)
+}
+
+// StopRequest asks a supervisor to end its VM.
+type StopRequest struct {
+	GraceMs int64 `json:"grace_ms"` // for the guest's orderly end
+	Kill    bool  `json:"kill"`     // no orderly end
+	Delete  bool  `json:"delete"`   // and delete the VM
+}
+
+// OwnerRequest changes who decides that the VM may go.
+type OwnerRequest struct {
+	Owner  api.Owner `json:"owner"`
+	Client int       `json:"client,omitempty"` // pid, of owner client
+}
+
+// SignalRequest sends a signal to a command.
+type SignalRequest struct {
+	ExecID string `json:"exec_id"`
+	Signal int    `json:"signal"`
+	Group  bool   `json:"group,omitempty"` // everything that it started
+}
+
+// PathRequest is what calls about files carry; each uses what it needs.
+type PathRequest struct {
+	Path      string `json:"path"`
+	To        string `json:"to,omitempty"`
+	Mode      uint32 `json:"mode,omitempty"` // as in stat(2)
+	Recursive bool   `json:"recursive,omitempty"`
+	NoFollow  bool   `json:"no_follow,omitempty"`
+}
+
+// PingResponse tells how long the agent took.
+type PingResponse struct {
+	Micros int64 `json:"us"`
+}
+
+// ListResponse is a directory.
+type ListResponse struct {
+	Entries []api.FileInfo `json:"entries"`
+}
+
+// Nothing is the body of calls that say nothing.
+type Nothing struct{}
+
+// The routes of the calls.
+const (
+	RouteHello   = "/v1/hello"
+	RouteExec    = "/v1/exec"
+	RouteStart   = "/v1/start"
+	RouteSignal  = "/v1/signal"
+	RoutePing    = "/v1/ping"
+	RouteSync    = "/v1/sync"
+	RouteMetrics = "/v1/metrics"
+	RouteFile    = "/v1/file"
+	RouteTar     = "/v1/tar"
+	RouteStat    = "/v1/stat"
+	RouteList    = "/v1/list"
+	RouteMkdir   = "/v1/mkdir"
+	RouteRemove  = "/v1/remove"
+	RouteRename  = "/v1/rename"
+	RouteChmod   = "/v1/chmod"
+	RoutePause   = "/v1/pause"
+	RouteUnpause = "/v1/unpause"
+	RouteStop    = "/v1/stop"
+	RouteOwner   = "/v1/owner"
+)
