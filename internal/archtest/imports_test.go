@@ -46,7 +46,7 @@ func layers() []layer {
 			"internal/lifecycle", engine, "internal/image", "internal/image/ext4", "internal/guest/client", "internal/guest/link",
 			api, errdefs, sys,
 		}},
-		{"internal/cli", []string{"internal/lifecycle", api, errdefs, sys}},
+		{"internal/cli/...", []string{"internal/cli/...", "internal/lifecycle", api, errdefs, sys}},
 		{"internal/server", []string{"internal/lifecycle", api, errdefs, sys}},
 		{"internal/mcp", []string{"internal/lifecycle", api, errdefs, sys}},
 		{"internal/doctor", []string{"internal/lifecycle", api, errdefs, sys}},

@@ -45,7 +45,7 @@ func (m *Manager) Probe(ctx context.Context) Probed {
 		for _, a := range pe.Caps.Accels {
 			pa := ProbedAccel{Accel: a}
 			pa.Verdict, pa.Tried = verdicts.Lookup(engine.Trial{
-				Engine: e.Name(), Build: pe.Caps.Build, Accel: a.Name, Kernel: p.Kernel.ID, UID: os.Getuid(),
+				Engine: e.Name(), Build: pe.Caps.Build, Accel: a.Name, Kernel: p.Kernel.ID, UID: os.Geteuid(),
 			})
 			pe.Accels = append(pe.Accels, pa)
 		}

@@ -1,0 +1,215 @@
+// Package cli is the command line: it parses, calls, prints. What happens is decided below it; what a command says and
+// with which code it exits is decided here.
+//
+// Layer: front. It may import lifecycle, api, errdefs, internal/sys.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/cli/interrupt"
+	"github.com/smolvm/smolvm/internal/cli/show"
+)
+
+// Exit codes that a guest's command may have too, as shells and env(1) use them.
+const (
+	exitTimeout = 124
+	exitFailed  = 125
+	exitPipe    = 128 + 13
+)
+
+// App is the program as main puts it together.
+type App struct {
+	Version api.Version
+	Stdin   *os.File
+	Stdout  *os.File
+	Stderr  *os.File
+	// Open is called by each command that needs more than its arguments.
+	Open func(o OpenOptions) (Service, error)
+	// Doctor looks at the host.
+	Doctor func(ctx context.Context, o OpenOptions) ([]api.Check, error)
+	// Bench measures. Without it there is no such command.
+	Bench func(ctx context.Context, o OpenOptions, b BenchOptions) ([]api.Suite, error)
+	// BenchSuites names what there is to measure, each with a sentence.
+	BenchSuites [][2]string
+}
+
+// BenchOptions say what to measure.
+type BenchOptions struct {
+	Suites   []string // none = all
+	Runs     int      // 0 = each suite's own default
+	Progress api.ProgressFunc
+}
+
+// app is one run of the program.
+type app struct {
+	App
+	sig *interrupt.Signals
+
+	home    string
+	debug   bool
+	verbose bool
+	json    bool
+}
+
+// guestCommand marks commands whose exit codes are those of what they run in the guest.
+const guestCommand = "guest"
+
+// Main runs the program with the given arguments and returns its exit code.
+func (a App) Main(ctx context.Context, args []string) int {
+	run := &app{App: a}
+	run.sig = interrupt.Watch(ctx)
+	defer run.sig.Close()
+	root := run.root()
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(run.sig.Context())
+	return run.finish(cmd, err)
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "smolvm",
+		Short: "microVMs for programs that nobody has read",
+		Long: `SmolVM runs programs in microVMs: each a machine of its own with a real Debian in it, gone when it is done.
+
+VMs have ids: the name given with --name, or one that is made up. "smolvm run" makes a VM for one command and removes
+it afterwards; "smolvm create" and "smolvm start" make one that stays.`,
+		Example: `  smolvm run -- python3 -c 'print(6*7)'
+  smolvm doctor`,
+		Version:       a.Version.Version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          a.knownCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetIn(a.Stdin)
+	root.SetOut(a.Stdout)
+	root.SetErr(a.Stderr)
+	root.SetVersionTemplate("smolvm {{.Version}}\n")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return errdefs.Invalid.Errorf("%s: %w", cmd.Name(), err).WithRemedy("%s --help", cmd.CommandPath())
+	})
+	f := root.PersistentFlags()
+	f.StringVar(&a.home, "home", "", "where VMs and images are (default $SMOLVM_HOME, else ~/.local/share/smolvm)")
+	f.BoolVar(&a.debug, "debug", os.Getenv("SMOLVM_DEBUG") != "" && os.Getenv("SMOLVM_DEBUG") != "0", "log what happens to stderr (or SMOLVM_DEBUG=1)")
+	f.BoolVarP(&a.verbose, "verbose", "v", false, "say what takes long, also when stderr is no terminal")
+	root.AddGroup(&cobra.Group{ID: "run", Title: "Run things:"}, &cobra.Group{ID: "vm", Title: "Manage VMs:"}, &cobra.Group{ID: "more", Title: "More:"})
+	root.SetHelpCommandGroupID("more")
+	root.SetCompletionCommandGroupID("more")
+	root.AddCommand(a.runCommand(), a.execCommand(), a.cpCommand(), a.logsCommand())
+	root.AddCommand(a.createCommand(), a.startCommand(), a.stopCommand(), a.pauseCommand(), a.unpauseCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand())
+	root.AddCommand(a.imageCommand(), a.doctorCommand(), a.versionCommand())
+	if a.Bench != nil {
+		root.AddCommand(a.benchCommand())
+	}
+	return root
+}
+
+// knownCommand refuses what is no command, and helps with what was meant.
+func (a *app) knownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	err := errdefs.Invalid.Errorf("%s: there is no command %q", cmd.CommandPath(), args[0])
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return err.WithRemedy("%s %s", cmd.CommandPath(), strings.Join(near, ", or "+cmd.CommandPath()+" "))
+	}
+	return err.WithRemedy("%s --help", cmd.CommandPath())
+}
+
+// options says where the command works; boots whether it may start VMs.
+func (a *app) options(boots bool) (OpenOptions, error) {
+	home := a.home
+	if home == "" {
+		home = os.Getenv("SMOLVM_HOME")
+	}
+	if home == "" {
+		user, err := os.UserHomeDir()
+		if err != nil {
+			return OpenOptions{}, errdefs.Host.Errorf("find the home directory: %w", err).WithRemedy("export SMOLVM_HOME=/some/directory")
+		}
+		home = filepath.Join(user, ".local", "share", "smolvm")
+	}
+	home, err := filepath.Abs(home)
+	if err != nil {
+		return OpenOptions{}, errdefs.Host.Errorf("find %s: %w", home, err)
+	}
+	return OpenOptions{Home: home, Boots: boots, Log: a.log()}, nil
+}
+
+func (a *app) log() *slog.Logger {
+	if a.debug {
+		return slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	return slog.New(show.Warnings(a.Stderr))
+}
+
+// open returns the service for a command.
+func (a *app) open(boots bool) (Service, error) {
+	o, err := a.options(boots)
+	if err != nil {
+		return Service{}, err
+	}
+	return a.Open(o)
+}
+
+// finish prints what failed and returns the exit code.
+func (a *app) finish(cmd *cobra.Command, err error) int {
+	if err == nil {
+		return 0
+	}
+	if e, ok := errors.AsType[interrupt.ExitError](err); ok {
+		return e.Code
+	}
+	// What a signal interrupted fails with whatever it was doing; the signal is the reason.
+	if e, ok := errors.AsType[interrupt.ExitError](context.Cause(a.sig.Context())); ok {
+		return e.Code
+	}
+	show.Report(a.Stderr, err)
+	if cmd != nil && cmd.Annotations[guestCommand] != "" {
+		return exitFailed
+	}
+	return errdefs.ClassOf(err).ExitCode()
+}
+
+// args wants between low and high arguments; high < 0 is any number.
+func args(low, high int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		var err *errdefs.Error
+		switch {
+		case len(args) < low:
+			err = errdefs.Invalid.Errorf("%s: an argument is missing: %s", cmd.Name(), cmd.UseLine())
+		case high >= 0 && len(args) > high:
+			err = errdefs.Invalid.Errorf("%s: %q is one argument too many: %s", cmd.Name(), args[high], cmd.UseLine())
+		default:
+			return nil
+		}
+		return err.WithRemedy("%s --help", cmd.CommandPath())
+	}
+}
+
+// progress shows how far something is.
+func (a *app) progress() *show.Progress {
+	return show.NewProgress(a.Stderr, a.verbose, false)
+}
+
+// println prints a line of output.
+func (a *app) println(format string, args ...any) error {
+	_, err := fmt.Fprintf(a.Stdout, format+"\n", args...)
+	return err
+}
+
+// say prints a remark that is no output.
+func (a *app) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(a.Stderr, "smolvm: "+format+"\n", args...)
+}

@@ -1,0 +1,139 @@
+package cli
+
+import (
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/cli/show"
+)
+
+func (a *app) imageCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "image",
+		Short:   "Manage images: what VMs boot from",
+		Example: "  smolvm image build\n  smolvm image ls",
+		GroupID: "more",
+		Args:    a.knownCommand,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(a.imageBuildCommand(), a.imageListCommand(), a.imageInspectCommand(), a.imageRemoveCommand())
+	return cmd
+}
+
+func (a *app) imageBuildCommand() *cobra.Command {
+	var b ImageBuild
+	cmd := &cobra.Command{
+		Use:   "build [flags]",
+		Short: "Make an image, and the kernel that goes with it",
+		Long: `Build makes the default image from Debian's archive, and fetches the kernel that VMs boot. What is there already is not
+made again unless --refresh. With --include the image has more packages, and a name of its own.`,
+		Example: `  smolvm image build
+  smolvm image build --refresh
+  smolvm image build --name science --include python3-numpy,python3-scipy`,
+		Args:              args(0, 0),
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	f := cmd.Flags()
+	f.StringVar(&b.Name, "name", api.DefaultImage, "the image's name")
+	f.BoolVar(&b.Refresh, "refresh", false, "take the newest packages and kernel")
+	f.StringSliceVar(&b.Include, "include", nil, "Debian packages over the default ones")
+	f.BoolVar(&a.json, "json", false, "print the image as JSON")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		s, err := a.open(false)
+		if err != nil {
+			return err
+		}
+		p := a.progress()
+		defer p.Stop()
+		b.Progress = p.Report
+		img, err := s.Images.Build(cmd.Context(), b)
+		if err != nil {
+			return err
+		}
+		p.Stop()
+		if a.json {
+			return show.JSON(a.Stdout, img)
+		}
+		return a.println("%s %s, %s", img.Name, img.Digest, units.BytesSize(float64(img.SizeBytes)))
+	}
+	return cmd
+}
+
+func (a *app) imageListCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "ls", Aliases: []string{"list"}, Short: "List images",
+		Example:           "  smolvm image ls --json",
+		Args:              args(0, 0),
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	cmd.Flags().BoolVar(&a.json, "json", false, "print everything as JSON")
+	cmd.RunE = func(*cobra.Command, []string) error {
+		s, err := a.open(false)
+		if err != nil {
+			return err
+		}
+		images, broken := s.Images.List()
+		for _, err := range broken {
+			show.Report(a.Stderr, err)
+		}
+		if a.json {
+			return show.JSON(a.Stdout, show.List(images))
+		}
+		t := show.Table(a.Stdout, "NAME", "DIGEST", "SIZE", "AGE", "BUILDER")
+		for _, i := range images {
+			show.Row(t, i.Name, i.Digest[:min(len(i.Digest), 19)], units.BytesSize(float64(i.SizeBytes)), show.Age(i.CreatedAt, time.Now()), i.Builder)
+		}
+		return t.Flush()
+	}
+	return cmd
+}
+
+func (a *app) imageInspectCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "inspect NAME", Short: "Show everything about an image with its packages, as JSON",
+		Example:           "  smolvm image inspect debian | jq '.packages | length'",
+		Args:              args(1, 1),
+		ValidArgsFunction: a.completeImages,
+	}
+	cmd.Flags().Bool("json", true, "for symmetry: it always is")
+	cmd.RunE = func(_ *cobra.Command, names []string) error {
+		s, err := a.open(false)
+		if err != nil {
+			return err
+		}
+		img, err := s.Images.Inspect(names[0])
+		if err != nil {
+			return err
+		}
+		return show.JSON(a.Stdout, img)
+	}
+	return cmd
+}
+
+func (a *app) imageRemoveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "rm NAME...", Short: "Remove images that no running VM uses",
+		Example:           "  smolvm image rm science",
+		Args:              args(1, -1),
+		ValidArgsFunction: a.completeImages,
+	}
+	cmd.RunE = func(cmd *cobra.Command, names []string) error {
+		s, err := a.open(false)
+		if err != nil {
+			return err
+		}
+		for _, n := range names {
+			if err := s.Images.Remove(cmd.Context(), n); err != nil {
+				return err
+			}
+			if err := a.println("%s", show.Cell(n)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return cmd
+}

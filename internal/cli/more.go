@@ -1,0 +1,165 @@
+package cli
+
+import (
+	"fmt"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/cli/interrupt"
+	"github.com/smolvm/smolvm/internal/cli/show"
+)
+
+func (a *app) versionCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:               "version",
+		Short:             "Show which program this is",
+		Example:           "  smolvm version --json",
+		GroupID:           "more",
+		Args:              args(0, 0),
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	cmd.Flags().BoolVar(&a.json, "json", false, "print it as JSON")
+	cmd.RunE = func(*cobra.Command, []string) error {
+		v := a.Version
+		if a.json {
+			return show.JSON(a.Stdout, v)
+		}
+		agent := "none: run script/build"
+		if v.AgentDigest != "" {
+			agent = v.AgentDigest
+		}
+		return a.println("smolvm %s\ncommit %s\nagent %s\n%s %s/%s, protocol %d to %d",
+			v.Version, v.Commit, agent, v.Go, runtime.GOOS, runtime.GOARCH, v.ProtocolMin, v.ProtocolMax)
+	}
+	return cmd
+}
+
+func (a *app) doctorCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Check what this host can do, and how to mend what it cannot",
+		Long: `Doctor looks at everything that SmolVM needs of this host. Each line is ok, a warning (it works, but less well), or a
+failure, with what mends it. The exit code is 1 when there is a failure.`,
+		Example:           "  smolvm doctor",
+		GroupID:           "more",
+		Args:              args(0, 0),
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	cmd.Flags().BoolVar(&a.json, "json", false, "print it as JSON")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		o, err := a.options(false)
+		if err != nil {
+			return err
+		}
+		p := a.progress()
+		defer p.Stop()
+		p.Report(api.Progress{Stage: "doctor", Detail: "looking at this host"})
+		checks, err := a.Doctor(cmd.Context(), o)
+		if err != nil {
+			return err
+		}
+		p.Stop()
+		if a.json {
+			err = show.JSON(a.Stdout, show.List(checks))
+		} else {
+			_, err = fmt.Fprint(a.Stdout, checkList(checks))
+		}
+		for _, c := range checks {
+			if c.Status == api.CheckFailure && err == nil {
+				err = interrupt.ExitError{Code: 1}
+			}
+		}
+		return err
+	}
+	return cmd
+}
+
+func checkList(checks []api.Check) string {
+	width := 0
+	for _, c := range checks {
+		width = max(width, len(c.Name))
+	}
+	var b strings.Builder
+	for _, c := range checks {
+		fmt.Fprintf(&b, "%-7s  %-*s  %s\n", c.Status, width, show.Cell(c.Name), show.Cell(c.Detail))
+		if c.Remedy != "" {
+			fmt.Fprintf(&b, "%-7s  %-*s  try: %s\n", "", width, "", show.Cell(c.Remedy))
+		}
+	}
+	return b.String()
+}
+
+func (a *app) benchCommand() *cobra.Command {
+	var b BenchOptions
+	var list strings.Builder
+	var names []string
+	for _, s := range a.BenchSuites {
+		fmt.Fprintf(&list, "\n  %-6s %s", s[0], s[1])
+		names = append(names, s[0])
+	}
+	cmd := &cobra.Command{
+		Use:   "bench [flags] [SUITE...]",
+		Short: "Measure SmolVM on this host",
+		Long: `Bench runs the suites named, or all, and prints their figures, most of them ratios to what is possible without us. The
+exit code is 1 when one misses its goal.
+
+Suites:` + list.String(),
+		Example:           "  smolvm bench exec copy\n  smolvm bench boot --runs 10 --json",
+		GroupID:           "more",
+		ValidArgsFunction: cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp),
+	}
+	cmd.Flags().IntVar(&b.Runs, "runs", 0, "pairs to measure per figure (default: each suite's own)")
+	cmd.Flags().BoolVar(&a.json, "json", false, "print one JSON object per suite")
+	cmd.RunE = func(cmd *cobra.Command, suites []string) error {
+		o, err := a.options(true)
+		if err != nil {
+			return err
+		}
+		p := a.progress()
+		defer p.Stop()
+		b.Suites, b.Progress = suites, p.Report
+		got, err := a.Bench(cmd.Context(), o, b)
+		p.Stop()
+		if perr := a.printSuites(got); err == nil {
+			err = perr
+		}
+		return err
+	}
+	return cmd
+}
+
+// printSuites prints the figures; one that misses its goal makes an exit code.
+func (a *app) printSuites(suites []api.Suite) error {
+	t := show.Table(a.Stdout, "SUITE", "FIGURE", "VALUE", "GOAL", "OK")
+	missed := false
+	for _, s := range suites {
+		if a.json {
+			if err := show.JSON(a.Stdout, s); err != nil {
+				return err
+			}
+		}
+		for _, f := range s.Figures {
+			ok := "yes"
+			if !f.OK {
+				ok, missed = "NO", true
+			}
+			if f.Goal == "" && f.OK {
+				ok = ""
+			}
+			show.Row(t, s.Suite, f.Name, strconv.FormatFloat(f.Value, 'g', 4, 64)+" "+f.Unit, f.Goal, ok)
+		}
+	}
+	if !a.json && len(suites) > 0 {
+		if err := t.Flush(); err != nil {
+			return err
+		}
+	}
+	if missed {
+		return interrupt.ExitError{Code: 1}
+	}
+	return nil
+}

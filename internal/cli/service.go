@@ -1,0 +1,101 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"log/slog"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/cli/transfer"
+	"github.com/smolvm/smolvm/internal/lifecycle"
+)
+
+// Service is what the commands work with.
+type Service struct {
+	VMs    VMs
+	Images Images
+}
+
+// OpenOptions say what a command needs of the Service.
+type OpenOptions struct {
+	Home  string // $SMOLVM_HOME, absolute
+	Boots bool   // it may boot VMs, so the guest agent must be there
+	Log   *slog.Logger
+}
+
+// VMs is what the commands need of lifecycle.Manager.
+type VMs interface {
+	Lives
+	Viewer
+	Pauser
+	// Connect returns the way into a running VM. The caller closes it.
+	Connect(ctx context.Context, id string) (Guest, error)
+}
+
+// Lives makes, starts, stops and removes VMs.
+type Lives interface {
+	Create(ctx context.Context, cfg api.Config, o lifecycle.CreateOptions) (api.Sandbox, error)
+	Start(ctx context.Context, id string, progress api.ProgressFunc) (api.Sandbox, error)
+	Stop(ctx context.Context, id string, o lifecycle.StopOptions) error
+	Remove(ctx context.Context, id string, force bool) error
+	SetOwner(ctx context.Context, id string, owner api.Owner) error
+}
+
+// Viewer tells what there is.
+type Viewer interface {
+	List(ctx context.Context, all bool) ([]api.Sandbox, error)
+	Inspect(ctx context.Context, id string, showEnv bool) (api.Sandbox, error)
+	Logs(ctx context.Context, id string, kind lifecycle.LogKind, follow bool, w io.Writer) error
+}
+
+// Pauser stops a VM's processors and lets them go on.
+type Pauser interface {
+	Pause(ctx context.Context, id string) error
+	Unpause(ctx context.Context, id string) error
+}
+
+// Guest is the way into a running VM.
+type Guest interface {
+	Runner
+	transfer.Files
+	io.Closer
+}
+
+// Runner runs commands in a VM.
+type Runner interface {
+	Exec(ctx context.Context, req api.ExecRequest, streams lifecycle.ExecIO) (api.ExecResult, error)
+	StartDetached(ctx context.Context, req api.ExecRequest) (api.ProcessInfo, error)
+}
+
+// Images is the cache of images. It belongs to a layer that this one may not see, so that main joins the two.
+type Images interface {
+	// List returns the images, and what is broken.
+	List() ([]api.Image, []error)
+	Inspect(name string) (api.Image, error)
+	// Build makes an image, and the kernel that goes with it, unless they are there.
+	Build(ctx context.Context, b ImageBuild) (api.Image, error)
+	Remove(ctx context.Context, name string) error
+}
+
+// ImageBuild says which image to make.
+type ImageBuild struct {
+	Name     string
+	Refresh  bool     // the newest, even if there is one
+	Include  []string // packages over the default ones
+	Progress api.ProgressFunc
+}
+
+// manager is a lifecycle.Manager as VMs.
+type manager struct{ *lifecycle.Manager }
+
+// Lifecycle returns m as the commands want it.
+func Lifecycle(m *lifecycle.Manager) VMs { return manager{m} }
+
+// Connect implements VMs.
+func (m manager) Connect(ctx context.Context, id string) (Guest, error) {
+	g, err := m.Manager.Connect(ctx, id)
+	if err != nil {
+		return nil, err // not g: a nil pointer is no nil interface
+	}
+	return g, nil
+}

@@ -1,0 +1,143 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/cli/show"
+	"github.com/smolvm/smolvm/internal/lifecycle"
+)
+
+func (a *app) lsCommand() *cobra.Command {
+	var all, quiet bool
+	cmd := &cobra.Command{
+		Use:               "ls [flags]",
+		Aliases:           []string{"ps", "list"},
+		Short:             "List VMs",
+		Example:           "  smolvm ls\n  smolvm ls -a --json",
+		GroupID:           "vm",
+		Args:              args(0, 0),
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&all, "all", "a", false, "also those that do not run")
+	f.BoolVarP(&quiet, "quiet", "q", false, "ids only")
+	f.BoolVar(&a.json, "json", false, "print everything as JSON")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		s, err := a.open(false)
+		if err != nil {
+			return err
+		}
+		vms, err := s.VMs.List(cmd.Context(), all)
+		if err != nil {
+			return err
+		}
+		switch {
+		case a.json:
+			return show.JSON(a.Stdout, show.List(vms))
+		case quiet:
+			for _, vm := range vms {
+				if err := a.println("%s", show.Cell(vm.ID)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		return vmTable(a.Stdout, vms, time.Now())
+	}
+	return cmd
+}
+
+// vmTable prints the VMs for people. The last column is there for those that have something to tell.
+func vmTable(w io.Writer, vms []api.Sandbox, now time.Time) error {
+	t := show.Table(w, "ID", "STATE", "IMAGE", "CPUS", "MEMORY", "AGE", "REASON")
+	for _, vm := range vms {
+		show.Row(
+			t, vm.ID, string(vm.State), vm.Config.Image, strconv.Itoa(vm.Config.CPUs),
+			units.CustomSize("%.4g %s", float64(vm.Config.MemoryMiB), 1024, []string{"MiB", "GiB", "TiB"}),
+			show.Age(vm.CreatedAt, now), vm.Reason,
+		)
+	}
+	return t.Flush()
+}
+
+func (a *app) inspectCommand() *cobra.Command {
+	var showEnv bool
+	cmd := &cobra.Command{
+		Use:   "inspect [flags] ID",
+		Short: "Show everything about a VM, as JSON",
+		Example: `  smolvm inspect web
+  smolvm inspect web | jq -r .state`,
+		GroupID:           "vm",
+		Args:              args(1, 1),
+		ValidArgsFunction: a.completeIDs(true, 1),
+	}
+	cmd.Flags().BoolVar(&showEnv, "show-env", false, "also the values of its variables, which may be secret")
+	cmd.Flags().Bool("json", true, "for symmetry: it always is")
+	cmd.RunE = func(cmd *cobra.Command, ids []string) error {
+		if err := api.ValidateID(ids[0]); err != nil {
+			return err
+		}
+		s, err := a.open(false)
+		if err != nil {
+			return err
+		}
+		vm, err := s.VMs.Inspect(cmd.Context(), ids[0], showEnv)
+		if err != nil {
+			return err
+		}
+		return show.JSON(a.Stdout, vm)
+	}
+	return cmd
+}
+
+func (a *app) printVM(ctx context.Context, vms VMs, id string) error {
+	vm, err := vms.Inspect(ctx, id, false)
+	if err != nil {
+		return err
+	}
+	return show.JSON(a.Stdout, vm)
+}
+
+func (a *app) logsCommand() *cobra.Command {
+	var follow, console, raw bool
+	cmd := &cobra.Command{
+		Use:   "logs [flags] ID",
+		Short: "Show what a VM printed",
+		Long: `Logs shows what the command of "smolvm run -d" printed, or with --console what the guest's kernel did. Both are kept
+up to a limit. On a terminal, control characters are shown by their numbers unless --raw.`,
+		Example:           "  smolvm logs -f web\n  smolvm logs --console web",
+		GroupID:           "run",
+		Args:              args(1, 1),
+		ValidArgsFunction: a.completeIDs(true, 1),
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&follow, "follow", "f", false, "go on until the VM ends")
+	f.BoolVar(&console, "console", false, "the kernel's console")
+	f.BoolVar(&raw, "raw", false, "print control characters as they are")
+	cmd.RunE = func(cmd *cobra.Command, ids []string) error {
+		if err := api.ValidateID(ids[0]); err != nil {
+			return err
+		}
+		s, err := a.open(false)
+		if err != nil {
+			return err
+		}
+		kind := lifecycle.LogOutput
+		if console {
+			kind = lifecycle.LogConsole
+		}
+		var w io.Writer = a.Stdout
+		if !raw && show.IsTerminal(a.Stdout) {
+			w = &show.Escaper{W: a.Stdout}
+		}
+		return s.VMs.Logs(cmd.Context(), ids[0], kind, follow, w)
+	}
+	return cmd
+}

@@ -1,0 +1,56 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/cli/value"
+)
+
+// vmFlags are the flags that describe a VM.
+type vmFlags struct {
+	cfg         api.Config
+	memory      value.Size
+	disk        value.Size
+	bootTimeout value.Duration
+	env         value.Env
+}
+
+func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
+	v := &vmFlags{}
+	f := cmd.Flags()
+	f.StringVar(&v.cfg.ID, "name", "", "the VM's id (default: one is made up)")
+	f.StringVar(&v.cfg.Image, "image", "", "what it boots (default "+api.DefaultImage+")")
+	f.IntVar(&v.cfg.CPUs, "cpus", 0, fmt.Sprintf("processors (default %d)", api.DefaultCPUs))
+	f.Var(&v.memory, "memory", fmt.Sprintf("memory: 512m, 2g, or MiB (default %dm)", api.DefaultMemoryMiB))
+	f.Var(&v.disk, "disk", fmt.Sprintf("size of the writable disk (default %dg)", api.DefaultDiskMiB/1024))
+	v.env.Flags(f)
+	f.StringVarP(&v.cfg.Workdir, "workdir", "w", "", "where commands run (default: the user's home)")
+	f.StringVarP(&v.cfg.User, "user", "u", "", "who runs commands: name or uid[:gid] (default root)")
+	f.BoolVar(&v.cfg.RequireAccel, "require-accel", false, "refuse emulation, which is no security boundary")
+	f.Var(&v.bootTimeout, "boot-timeout", "how long a start may take (default 60s, emulated 300s)")
+	_ = cmd.RegisterFlagCompletionFunc("image", a.completeImages)
+	return v
+}
+
+// config checks the flags before anything is made.
+func (v *vmFlags) config(cmd *cobra.Command) (api.Config, error) {
+	c := v.cfg
+	c.MemoryMiB, c.DiskMiB, c.BootTimeoutMs = int(v.memory), int(v.disk), v.bootTimeout.Milliseconds()
+	env, err := v.env.Resolve(os.LookupEnv)
+	if err != nil {
+		return c, err
+	}
+	c.Env = env
+	check := c.WithDefaults()
+	if cmd.Flags().Changed("cpus") {
+		check.CPUs = c.CPUs
+	}
+	if c.ID == "" && !cmd.Flags().Changed("name") {
+		check.ID = "made-up"
+	}
+	return c, check.Validate()
+}
