@@ -18,6 +18,8 @@ type cgroups struct {
 	mu   sync.Mutex
 	next uint64
 	old  []string // of commands that ended and left something behind
+	// spare is one made ahead: making one takes longer than all else before a fork.
+	spare chan *os.File
 }
 
 // Limits are what all commands together may use.
@@ -28,7 +30,7 @@ type Limits struct {
 
 // newCgroups makes the group "user" below the mounted cgroup2 file system at mount.
 func newCgroups(mount string, l Limits) (*cgroups, error) {
-	c := &cgroups{root: filepath.Join(mount, "user")}
+	c := &cgroups{root: filepath.Join(mount, "user"), spare: make(chan *os.File, 1)}
 	if err := put(filepath.Join(mount, "cgroup.subtree_control"), "+pids +memory"); err != nil {
 		return nil, err
 	}
@@ -50,7 +52,33 @@ func put(path, value string) error {
 	return errors.Join(err, f.Close())
 }
 
-// make makes a command's group and opens it.
+// take gives a command its group, open.
+func (c *cgroups) take() (*os.File, error) {
+	select {
+	case f := <-c.spare:
+		return f, nil
+	default:
+		return c.make()
+	}
+}
+
+// prepare makes the next group, unless there is one.
+func (c *cgroups) prepare() {
+	if len(c.spare) > 0 {
+		return
+	}
+	f, err := c.make()
+	if err != nil {
+		return // take will say why
+	}
+	select {
+	case c.spare <- f:
+	default:
+		_ = f.Close()
+		_ = os.Remove(f.Name())
+	}
+}
+
 func (c *cgroups) make() (*os.File, error) {
 	c.mu.Lock()
 	c.next++

@@ -74,7 +74,7 @@ func (c *Command) start(p *process, s Spec) (err error) {
 	}
 	var group *os.File
 	if c.r.cg != nil {
-		if group, err = c.r.cg.make(); err != nil {
+		if group, err = c.r.cg.take(); err != nil {
 			return cannot("%w", err)
 		}
 		c.group = group.Name()
@@ -153,10 +153,11 @@ func (c *Command) watch(outputs []*os.File, timeout time.Duration, reaped func()
 		_ = c.stdin.Close()
 	}
 	c.r.forget(c)
+	close(c.done)
 	if c.group != "" {
 		c.r.cg.release(c.group)
+		c.r.cg.prepare()
 	}
-	close(c.done)
 }
 
 func exitOf(state *os.ProcessState) (int, syscall.Signal) {
