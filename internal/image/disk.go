@@ -18,6 +18,7 @@ import (
 //go:embed disk.ext4.gz
 var diskTemplate []byte
 
+// Sizes of disks.
 const (
 	templateMiB = 256
 	// MinDiskMiB and MaxDiskMiB bound a VM's disk: the template's size, and what it can be grown to.

@@ -171,7 +171,7 @@ func readModules(dir string) ([]initramfs.Module, error) {
 		return nil, err
 	}
 	var modules []initramfs.Module
-	for _, name := range strings.Fields(string(list)) {
+	for name := range strings.FieldsSeq(string(list)) {
 		b, err := os.ReadFile(filepath.Join(dir, filepath.Base(name)))
 		if err != nil {
 			return nil, err

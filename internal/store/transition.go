@@ -1,6 +1,8 @@
 package store
 
 import (
+	"slices"
+
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 )
@@ -25,10 +27,8 @@ func transitions() map[api.State][]api.State {
 
 // CanFollow refuses a step from one state to another that the table does not have.
 func CanFollow(id string, from, to api.State) error {
-	for _, next := range transitions()[from] {
-		if next == to {
-			return nil
-		}
+	if slices.Contains(transitions()[from], to) {
+		return nil
 	}
 	e := errdefs.WrongState.Errorf("the VM %s is %s: it cannot become %s", id, from, to)
 	switch {

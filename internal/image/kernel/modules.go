@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -99,10 +100,10 @@ func loadOrder(wanted []string, deps depends, builtin map[string]bool) ([]string
 		if !ok {
 			return nil, fmt.Errorf("the kernel has no module %s", name)
 		}
-		for i := len(files) - 1; i >= 0; i-- {
-			if !seen[files[i]] {
-				seen[files[i]] = true
-				order = append(order, files[i])
+		for _, file := range slices.Backward(files) {
+			if !seen[file] {
+				seen[file] = true
+				order = append(order, file)
 			}
 		}
 	}
