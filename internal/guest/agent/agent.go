@@ -49,6 +49,8 @@ type Agent struct {
 	epoch      uint64
 	pending    bool // a new epoch was announced and Resumed has not come
 	off        func()
+	calls      int           // Exec calls under way
+	idle       chan struct{} // closed when there is none any more; nil unless Shutdown waits
 }
 
 // New returns an agent.
@@ -96,6 +98,40 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 		return ctx.Err()
 	}
 	return err
+}
+
+// execBegins and execEnds count the Exec calls, whose callers are to learn how their commands ended.
+func (a *Agent) execBegins() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.calls++
+}
+
+func (a *Agent) execEnds() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.calls--; a.calls == 0 && a.idle != nil {
+		close(a.idle)
+		a.idle = nil
+	}
+}
+
+// awaitExecs waits until all Exec calls were answered, but not long: a host may not read its answers.
+func (a *Agent) awaitExecs() {
+	a.mu.Lock()
+	if a.calls == 0 {
+		a.mu.Unlock()
+		return
+	}
+	if a.idle == nil {
+		a.idle = make(chan struct{})
+	}
+	idle := a.idle
+	a.mu.Unlock()
+	select {
+	case <-idle:
+	case <-time.After(shutdownLinger):
+	}
 }
 
 // powerOff switches the machine off when the host has hung up, as it does once it has the answer to Shutdown, or soon.

@@ -367,8 +367,9 @@ func TestExecNoisyBackground(t *testing.T) {
 func TestExecSignal(t *testing.T) {
 	g := ready(t)
 	id := nextID()
-	started := make(chan int, 1)
+	started, sent := make(chan int, 1), make(chan struct{})
 	go func() {
+		defer close(sent)
 		<-started
 		time.Sleep(100 * time.Millisecond)
 		if err := g.Signal(t.Context(), id, syscall.SIGINT, false); err != nil {
@@ -380,6 +381,7 @@ func TestExecSignal(t *testing.T) {
 	if err != nil || exit.GetExitCode() != 130 || exit.GetSignal() != 2 {
 		t.Errorf("%v, %v", exit, err)
 	}
+	<-sent
 	if err := g.Signal(t.Context(), id, syscall.SIGINT, false); !errdefs.Is(err, errdefs.NotFound) {
 		t.Errorf("signal to what has ended: %v", err)
 	}

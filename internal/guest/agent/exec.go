@@ -54,6 +54,8 @@ func invalid(format string, args ...any) error {
 
 // Exec runs a command.
 func (a *Agent) Exec(ctx context.Context, stream *execStream) error {
+	a.execBegins()
+	defer a.execEnds()
 	first, err := stream.Receive()
 	if err != nil {
 		return err

@@ -127,6 +127,7 @@ func (a *Agent) Shutdown(_ context.Context, req *connect.Request[proto.ShutdownR
 		_ = runner.Thaw()
 		grace := time.Duration(max(req.Msg.GetGraceMs(), 0)) * time.Millisecond
 		runner.Shutdown(min(grace, maxGrace))
+		a.awaitExecs()
 	}
 	if a.opts.System != nil {
 		a.opts.System.Shutdown()
