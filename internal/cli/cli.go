@@ -89,8 +89,10 @@ it afterwards; "smolvm create" and "smolvm start" make one that stays.`,
 		Version:       a.Version.Version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          a.knownCommand,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+
+		SuggestionsMinimumDistance: 2,
+		Args:                       a.knownCommand,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetIn(a.Stdin)
 	root.SetOut(a.Stdout)
@@ -120,7 +122,7 @@ func (a *app) knownCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	err := errdefs.Invalid.Errorf("%s: there is no command %q", cmd.CommandPath(), args[0])
+	err := errdefs.Invalid.Errorf("there is no command %q", strings.TrimPrefix(cmd.CommandPath()+" "+args[0], cmd.Root().Name()+" "))
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		return err.WithRemedy("%s %s", cmd.CommandPath(), strings.Join(near, ", or "+cmd.CommandPath()+" "))
 	}

@@ -4,7 +4,6 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
@@ -43,6 +42,9 @@ Exit codes are those of "smolvm run".`,
 		if err != nil {
 			return err
 		}
+		if f := cmd.Flags().Lookup("help"); f != nil && f.Changed { // after the id
+			return cmd.Help()
+		}
 		req, err := c.request(cmd, argv, a.Stdin)
 		if err != nil {
 			return err
@@ -70,9 +72,6 @@ func idAndRest(cmd *cobra.Command, argv []string) (string, []string, error) {
 	}
 	// Parsing again keeps what was found before the id.
 	if err := cmd.Flags().Parse(argv[1:]); err != nil {
-		if err == pflag.ErrHelp { //nolint:errorlint // it is returned as it is
-			return "", nil, cmd.Help()
-		}
 		return "", nil, cmd.FlagErrorFunc()(cmd, err)
 	}
 	return id, cmd.Flags().Args(), nil

@@ -17,7 +17,9 @@ func (a *app) imageCommand() *cobra.Command {
 		Example: "  smolvm image build\n  smolvm image ls",
 		GroupID: "more",
 		Args:    a.knownCommand,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+
+		SuggestionsMinimumDistance: 2,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.imageBuildCommand(), a.imageListCommand(), a.imageInspectCommand(), a.imageRemoveCommand())
 	return cmd

@@ -12,6 +12,7 @@ import (
 
 const (
 	maxName    = 4096    // bytes of a name or a link's target
+	maxDepth   = 256     // directories above an entry: each costs time for each
 	maxEntries = 1 << 22 // of one archive
 	maxDirs    = 1 << 18 // whose modes are set at the end
 )
@@ -39,6 +40,8 @@ func localName(name string) (string, error) {
 		return "", errors.New("it has no name")
 	case len(name) > maxName:
 		return "", errors.New("its name is too long")
+	case strings.Count(name, "/") > maxDepth:
+		return "", errors.New("it is too deep")
 	case strings.HasPrefix(name, "/"):
 		return "", errors.New("its name is absolute")
 	case strings.Contains(name, "\x00"):

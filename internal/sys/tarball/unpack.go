@@ -27,7 +27,8 @@ type unpacker struct {
 	Unpacking
 	root    *os.Root
 	left    int64
-	dirs    []dir // set at the end, so that what is in a read-only one can be made
+	parent  string // of the last entry, known to be made of real directories
+	dirs    []dir  // set at the end, so that what is in a read-only one can be made
 	refused RefusedError
 }
 
@@ -141,8 +142,8 @@ func (u *unpacker) entry(h *tar.Header, name string, content io.Reader) error {
 // parents makes the directories above an entry. A symlink among them is refused even where it leads inside, because what
 // is made behind it would not be where its name says.
 func (u *unpacker) parents(name string) error {
-	if name == "." {
-		return nil
+	if name == "." || name == u.parent {
+		return nil // what we made we never replace by a link
 	}
 	for i := 0; i <= len(name); i++ {
 		if i < len(name) && name[i] != '/' {
@@ -160,6 +161,7 @@ func (u *unpacker) parents(name string) error {
 			return refuse("%q is no directory", name[:i])
 		}
 	}
+	u.parent = name
 	return nil
 }
 
