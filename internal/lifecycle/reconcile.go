@@ -40,6 +40,12 @@ func (m *Manager) settle(ctx context.Context, id string) (store.Record, error) {
 		return rec, nil
 	}
 	l, err := m.store.TryLock(id)
+	if errors.Is(err, lock.ErrHeld) && rec.State.Supervisor != nil && !lives(rec.State.Supervisor, rec.State.BootID) {
+		// What remains of it is just ending: its threads, its monitor.
+		if l, err = m.waitLock(ctx, id, endingWait); err != nil {
+			return m.store.Read(id) // another smolvm is at work on it
+		}
+	}
 	if errors.Is(err, lock.ErrHeld) {
 		return rec, nil
 	}
@@ -49,6 +55,9 @@ func (m *Manager) settle(ctx context.Context, id string) (store.Record, error) {
 	defer func() { _ = l.Close() }()
 	return m.settleLocked(ctx, id)
 }
+
+// endingWait bounds the wait for what outlives a supervisor for a moment.
+const endingWait = 2 * time.Second
 
 // suspect reports whether a record may not be true any more.
 func (m *Manager) suspect(rec store.Record) bool {

@@ -116,14 +116,14 @@ func (m *Manager) prepare(ctx context.Context, rec store.Record) (*bootFiles, er
 	}}, nil
 }
 
-// supervisor is one that was started.
-type supervisor struct {
+// spawned is a supervisor that was started.
+type spawned struct {
 	child   *child.Child
 	reports *os.File
 }
 
 // spawn starts a supervisor, in a session of its own, with the lock.
-func (m *Manager) spawn(ctx context.Context, id string, l *lock.Lock, boot *bootFiles) (*supervisor, error) {
+func (m *Manager) spawn(ctx context.Context, id string, l *lock.Lock, boot *bootFiles) (*spawned, error) {
 	var back undo.Stack
 	defer back.Run()
 	reports, theirs, err := os.Pipe()
@@ -153,7 +153,7 @@ func (m *Manager) spawn(ctx context.Context, id string, l *lock.Lock, boot *boot
 		return nil, errdefs.Host.Errorf("start a supervisor: %w", err)
 	}
 	back.Release()
-	return &supervisor{child: c, reports: reports}, nil
+	return &spawned{child: c, reports: reports}, nil
 }
 
 // planPipe is a pipe in which the plan lies: it is shorter than what a pipe holds.
@@ -189,7 +189,7 @@ func keptEnv() []string {
 const startEnd = 15 * time.Second
 
 // await passes progress on until the VM runs. When ctx ends, so does the VM.
-func (m *Manager) await(ctx context.Context, id string, sup *supervisor, progress api.ProgressFunc) error {
+func (m *Manager) await(ctx context.Context, id string, sup *spawned, progress api.ProgressFunc) error {
 	defer func() { _ = sup.reports.Close() }()
 	stop := context.AfterFunc(ctx, func() {
 		_ = sup.child.Signal(syscall.SIGTERM)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/smolvm/smolvm/api"
@@ -204,12 +205,14 @@ func (b *booting) one(ctx context.Context, a engine.Accel, limit time.Duration) 
 	}
 	defer closeSockets()
 	broken := make(chan string, 1)
+	var booted atomic.Bool
 	spec.Events = func(e engine.Event) {
-		if e.Kind == engine.EventBroken {
+		if e.Kind == engine.EventBroken && !booted.Load() { // of this attempt only
 			select {
 			case broken <- e.Detail:
 			default:
 			}
+			return
 		}
 		select {
 		case b.s.events <- e:
@@ -222,6 +225,7 @@ func (b *booting) one(ctx context.Context, a engine.Accel, limit time.Duration) 
 	}
 	b.accel = a
 	if b.guest, err = b.hello(boot, broken); err == nil {
+		booted.Store(true)
 		return nil
 	}
 	b.drop(ctx)
@@ -235,8 +239,9 @@ func (b *booting) one(ctx context.Context, a engine.Accel, limit time.Duration) 
 func (b *booting) hello(ctx context.Context, broken <-chan string) (*client.Client, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	machine := b.machine
 	go func() {
-		exit, err := b.machine.Wait(ctx)
+		exit, err := machine.Wait(ctx)
 		if err == nil {
 			o := (&ending{}).outcome(exit, b.s.console.Tail(8<<10))
 			cancel(errdefs.Engine.Errorf("it ended before its agent said hello: %s", o.reason))
@@ -249,7 +254,7 @@ func (b *booting) hello(ctx context.Context, broken <-chan string) (*client.Clie
 		case <-ctx.Done():
 		}
 	}()
-	guest, err := client.New(ctx, b.machine.DialGuest)
+	guest, err := client.New(ctx, machine.DialGuest)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}

@@ -146,6 +146,8 @@ func (e *ending) orderly(ctx context.Context, grace time.Duration) {
 		if err := guest.Shutdown(ctx, grace/2); err != nil {
 			e.s.log.Info("the agent did not shut down", "error", err)
 			grace = 0 // it will not, then
+		} else {
+			_ = guest.Close() // the agent waits for that, so that its answer arrives
 		}
 	}
 	e.stop(max(0, grace-time.Since(begun)))

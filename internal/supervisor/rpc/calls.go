@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"os"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/smolvm/smolvm/api"
@@ -91,29 +90,15 @@ func (c *Client) TarIn(ctx context.Context, path string, r io.Reader) error {
 }
 
 func (c *Client) upload(ctx context.Context, route string, r io.Reader) error {
-	src := &source{r: r}
+	src := newSource(r)
 	res, err := c.do(ctx, http.MethodPut, route, src)
-	if rerr := src.err.Load(); rerr != nil {
-		return errdefs.Invalid.Errorf("read what is to be sent: %w", *rerr)
+	if rerr := src.failure(); rerr != nil {
+		return errdefs.Invalid.Errorf("read what is to be sent: %w", rerr)
 	}
 	if err != nil {
 		return err
 	}
 	return res.Close()
-}
-
-// source remembers what the caller's reader said, and keeps the transport from guessing a length.
-type source struct {
-	r   io.Reader
-	err atomic.Pointer[error] // the transport reads in a goroutine of its own
-}
-
-func (s *source) Read(p []byte) (int, error) {
-	n, err := s.r.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // readers end with exactly that
-		s.err.Store(&err)
-	}
-	return n, err
 }
 
 // Stat describes a file; a symlink is followed unless noFollow.

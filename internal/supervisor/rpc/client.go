@@ -21,7 +21,7 @@ type Client struct {
 }
 
 // host stands in requests where a name must; nobody resolves it.
-const host = "supervisor"
+const host = "supervisor:80"
 
 // Dial connects to the control socket called name in the directory dir and says hello. ctx bounds the call only.
 func Dial(ctx context.Context, dir, name string) (_ *Client, err error) {

@@ -41,8 +41,12 @@ func (c *Client) Exec(ctx context.Context, req api.ExecRequest, streams ExecIO) 
 	var body io.Reader = bytes.NewReader(start)
 	var stdin *source
 	if req.Stdin && streams.Stdin != nil {
-		stdin = &source{r: streams.Stdin}
-		body = io.MultiReader(body, stdin)
+		stdin = newSource(streams.Stdin)
+		defer func() { _ = stdin.Close() }()
+		body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(body, stdin), stdin}
 	}
 	answer, err := c.do(ctx, http.MethodPost, RouteExec, body)
 	if err != nil {
@@ -58,8 +62,8 @@ func inputError(stdin *source, err error) error {
 	if err == nil || stdin == nil {
 		return err
 	}
-	if rerr := stdin.err.Load(); rerr != nil {
-		return errdefs.Invalid.Errorf("read the command's input: %w", *rerr)
+	if rerr := stdin.failure(); rerr != nil {
+		return errdefs.Invalid.Errorf("read the command's input: %w", rerr)
 	}
 	return err
 }
