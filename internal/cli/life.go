@@ -52,6 +52,9 @@ func (a *app) createCommand() *cobra.Command {
 	return cmd
 }
 
+// errNothing says that there was nothing to do, which is no failure and no id to print.
+var errNothing = errors.New("nothing to do")
+
 // each makes a command that does one thing to every VM named, and prints the id of each that it was done to.
 func (a *app) each(cmd *cobra.Command, live, boots bool, do func(ctx context.Context, vms VMs, id string) error) *cobra.Command {
 	cmd.GroupID, cmd.Args = "vm", args(1, -1)
@@ -72,7 +75,7 @@ func (a *app) each(cmd *cobra.Command, live, boots bool, do func(ctx context.Con
 			if err == nil {
 				err = a.println("%s", id)
 			}
-			if err != nil {
+			if err != nil && !errors.Is(err, errNothing) {
 				failed = append(failed, err)
 			}
 			if cmd.Context().Err() != nil {
@@ -144,7 +147,7 @@ func (a *app) rmCommand() *cobra.Command {
 	}, false, false, func(ctx context.Context, vms VMs, id string) error {
 		err := vms.Remove(ctx, id, force)
 		if force && errdefs.Is(err, errdefs.NotFound) {
-			return nil
+			return errNothing
 		}
 		return err
 	})
