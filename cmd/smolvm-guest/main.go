@@ -9,7 +9,7 @@ import (
 	"github.com/smolvm/smolvm/internal/guest/agent"
 )
 
-// build is stamped by script/build.
+// build is what Hello says; the linker may set it.
 var build = "dev"
 
 func main() {

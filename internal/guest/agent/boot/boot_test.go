@@ -10,8 +10,10 @@ func TestHosts(t *testing.T) {
 	fresh := hosts("", "vm-1")
 	tests := []struct{ name, old, host, want string }{
 		{"same name", fresh, "vm-1", fresh},
-		{"new name keeps the user's lines", "1.2.3.4 mine\n127.0.1.1 old " + hostsMark + "\n5.6.7.8 also", "new",
-			"1.2.3.4 mine\n5.6.7.8 also\n127.0.1.1 new " + hostsMark + "\n"},
+		{
+			"new name keeps the user's lines", "1.2.3.4 mine\n127.0.1.1 old " + hostsMark + "\n5.6.7.8 also", "new",
+			"1.2.3.4 mine\n5.6.7.8 also\n127.0.1.1 new " + hostsMark + "\n",
+		},
 		{"no name", "1.2.3.4 mine\n", "", "1.2.3.4 mine\n"},
 	}
 	for _, tt := range tests {
