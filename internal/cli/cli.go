@@ -102,7 +102,7 @@ it afterwards; "smolvm create" and "smolvm start" make one that stays.`,
 		return errdefs.Invalid.Errorf("%s: %w", cmd.Name(), err).WithRemedy("%s --help", cmd.CommandPath())
 	})
 	f := root.PersistentFlags()
-	f.StringVar(&a.home, "home", "", "where VMs and images are (default $SMOLVM_HOME, else ~/.local/share/smolvm)")
+	f.StringVar(&a.home, "home", "", "`DIR` where VMs and images are (default $SMOLVM_HOME, else ~/.local/share/smolvm)")
 	f.BoolVar(&a.debug, "debug", os.Getenv("SMOLVM_DEBUG") != "" && os.Getenv("SMOLVM_DEBUG") != "0", "log what happens to stderr (or SMOLVM_DEBUG=1)")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "say what takes long, also when stderr is no terminal")
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run things:"}, &cobra.Group{ID: "vm", Title: "Manage VMs:"}, &cobra.Group{ID: "more", Title: "More:"})

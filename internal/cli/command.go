@@ -31,8 +31,8 @@ func (c *commandFlags) flags(cmd *cobra.Command) {
 	f.SetInterspersed(false)
 	f.BoolVarP(&c.stdin, "interactive", "i", false, "pass our standard input on")
 	f.Var(&c.timeout, "timeout", "end the command after this time, with exit code 124")
-	f.StringVarP(&c.shell, "shell", "c", "", "run this text by /bin/sh")
-	f.StringVar(&c.script, "script", "", "run this file of ours by /bin/sh; - is standard input")
+	f.StringVarP(&c.shell, "shell", "c", "", "run this `TEXT` by /bin/sh")
+	f.StringVar(&c.script, "script", "", "run this `FILE` of ours by /bin/sh; - is standard input")
 	f.BoolVarP(&c.login, "login", "l", false, "with -c or --script: by a login shell, bash")
 	_ = cmd.MarkFlagFilename("script")
 }

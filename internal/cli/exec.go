@@ -34,8 +34,8 @@ Exit codes are those of "smolvm run".`,
 	c.flags(cmd)
 	f := cmd.Flags()
 	env.Flags(f)
-	f.StringVarP(&dir, "workdir", "w", "", "where it runs (default: the VM's, else the user's home)")
-	f.StringVarP(&user, "user", "u", "", "who runs it: name or uid[:gid] (default: the VM's, else root)")
+	f.StringVarP(&dir, "workdir", "w", "", "`DIR` where it runs (default: the VM's, else the user's home)")
+	f.StringVarP(&user, "user", "u", "", "`USER` who runs it: name or uid[:gid] (default: the VM's, else root)")
 	f.BoolVar(&a.json, "json", false, "print the outcome and the output as JSON")
 	cmd.RunE = func(cmd *cobra.Command, argv []string) error {
 		id, argv, err := idAndRest(cmd, argv)

@@ -39,9 +39,9 @@ made again unless --refresh. With --include the image has more packages, and a n
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	f := cmd.Flags()
-	f.StringVar(&b.Name, "name", api.DefaultImage, "the image's name")
+	f.StringVar(&b.Name, "name", api.DefaultImage, "the image's `NAME`")
 	f.BoolVar(&b.Refresh, "refresh", false, "take the newest packages and kernel")
-	f.StringSliceVar(&b.Include, "include", nil, "Debian packages over the default ones")
+	f.StringSliceVar(&b.Include, "include", nil, "Debian `PACKAGES` over the default ones, with commas")
 	f.BoolVar(&a.json, "json", false, "print the image as JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, err := a.open(false)

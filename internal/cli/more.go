@@ -28,7 +28,7 @@ func (a *app) versionCommand() *cobra.Command {
 		if a.json {
 			return show.JSON(a.Stdout, v)
 		}
-		agent := "none: run script/build"
+		agent := "unknown: not built by script/build"
 		if v.AgentDigest != "" {
 			agent = v.AgentDigest
 		}
@@ -112,7 +112,7 @@ Suites:` + list.String(),
 		GroupID:           "more",
 		ValidArgsFunction: cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp),
 	}
-	cmd.Flags().IntVar(&b.Runs, "runs", 0, "pairs to measure per figure (default: each suite's own)")
+	cmd.Flags().IntVar(&b.Runs, "runs", 0, "`N` pairs to measure per figure (default: each suite's own)")
 	cmd.Flags().BoolVar(&a.json, "json", false, "print one JSON object per suite")
 	cmd.RunE = func(cmd *cobra.Command, suites []string) error {
 		o, err := a.options(true)

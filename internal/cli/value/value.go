@@ -97,8 +97,8 @@ type Env struct {
 
 // Flags adds them to f.
 func (e *Env) Flags(f *pflag.FlagSet) {
-	f.StringArrayVarP(&e.vars, "env", "e", nil, "set a variable: NAME=VALUE, or NAME for the value it has here")
-	f.StringArrayVar(&e.files, "env-file", nil, "set the variables of a file, one per line")
+	f.StringArrayVarP(&e.vars, "env", "e", nil, "set a variable: `NAME=VALUE`, or NAME for the value it has here")
+	f.StringArrayVar(&e.files, "env-file", nil, "set the variables of a `FILE`, one per line")
 }
 
 // Resolve returns the variables; later ones win, and -e over files.
