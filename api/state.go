@@ -3,7 +3,7 @@ package api
 // State is where a VM is in its life.
 type State string
 
-// The states of a VM. Which may follow which is decided by one table in internal/lifecycle.
+// The states of a VM. Which may follow which is decided by one table, in internal/store, through which every write of a state goes.
 const (
 	StateCreated    State = "created"
 	StateStarting   State = "starting"

@@ -35,8 +35,11 @@ func layers() []layer {
 		{"internal/network/...", []string{"internal/network/...", api, errdefs, sys}},
 		{"internal/store", []string{api, errdefs, sys}},
 		{"internal/supervisor/rpc", []string{api, errdefs, sys}},
+		{"internal/supervisor/relay", []string{
+			"internal/supervisor/rpc", "internal/guest/client", "internal/guest/proto", api, errdefs, sys,
+		}},
 		{"internal/supervisor", []string{
-			"internal/supervisor/rpc", engine, "internal/network", "internal/guest/client", "internal/guest/proto",
+			"internal/supervisor/relay", "internal/supervisor/rpc", engine, "internal/network", "internal/guest/client", "internal/guest/proto",
 			"internal/store", api, errdefs, sys,
 		}},
 		{"internal/lifecycle", []string{

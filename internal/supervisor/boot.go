@@ -16,7 +16,11 @@ import (
 	"github.com/smolvm/smolvm/internal/guest/client"
 	"github.com/smolvm/smolvm/internal/guest/proto"
 	"github.com/smolvm/smolvm/internal/store"
+	"github.com/smolvm/smolvm/internal/sys/excerpt"
 )
+
+// consoleLines is how much of the console an error about a boot shows.
+const consoleLines = 20
 
 // How long a guest may take to its hello.
 const (
@@ -91,6 +95,7 @@ func (s *supervisor) nowRunning(b *booting) error {
 	if err != nil {
 		return errdefs.Internal.Errorf("the engine's handle: %w", err)
 	}
+	s.relay.Attach(b.guest, b.machine.DialGuest)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now().UTC()
@@ -100,19 +105,12 @@ func (s *supervisor) nowRunning(b *booting) error {
 		if b.accel.Emulated {
 			st.Accelerator += " (emulated: no security boundary)"
 		}
-		st.KernelRelease = printable(cut(b.guest.Hello().GetKernelRelease(), 128))
+		st.KernelRelease = excerpt.Printable(excerpt.Cut(b.guest.Hello().GetKernelRelease(), 128))
 	})
 	if err == nil {
-		s.machine, s.guest = b.machine, b.guest
+		s.machine = b.machine
 	}
 	return err
-}
-
-func cut(text string, most int) string {
-	if len(text) > most {
-		text = strings.ToValidUTF8(text[:most], "")
-	}
-	return text
 }
 
 // booting tries one accelerator after the other.
@@ -160,7 +158,7 @@ func (b *booting) any(ctx context.Context) error {
 		if known || ctx.Err() != nil {
 			return err
 		}
-		evidence := cut(printable(strings.ReplaceAll(err.Error(), "\n", " ")), 500)
+		evidence := excerpt.Cut(excerpt.Printable(strings.ReplaceAll(err.Error(), "\n", " ")), 500)
 		b.keep(trial, engine.Verdict{Evidence: evidence})
 		missing = append(missing, fmt.Sprintf("%s: does not run our kernel (%s)", a.Name, evidence))
 		b.s.tell("accelerator", fmt.Sprintf("%s is there but does not run our kernel (%s); going on without it", a.Name, evidence))
@@ -279,7 +277,7 @@ func (b *booting) drop(ctx context.Context) {
 
 // withConsole adds the end of the console to a failed boot's error.
 func (s *supervisor) withConsole(err error) error {
-	lines := lastLines(s.console.Tail(16<<10), consoleLines)
+	lines := excerpt.LastLines(s.console.Tail(16<<10), consoleLines)
 	if lines == "" {
 		return errdefs.ClassOf(err).Errorf("%w; the console is empty", err).WithRemedy("smolvm logs --console %s", s.id)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/store"
+	"github.com/smolvm/smolvm/internal/sys/excerpt"
 	"github.com/smolvm/smolvm/internal/sys/pidfd"
 )
 
@@ -107,7 +108,6 @@ type ending struct {
 	machine engine.Machine
 	waiters []end
 	hurry   context.CancelFunc // ends the wait for the guest's orderly end
-	timeout bool               // the guest did not end by itself
 }
 
 // add takes one request. A later one can turn an orderly end into a kill, never back.
@@ -139,16 +139,9 @@ func (e *ending) orderly(ctx context.Context, grace time.Duration) {
 	if err := e.s.wake(ctx); err != nil {
 		e.s.log.Warn("unpause for the end", "error", err)
 	}
-	e.s.mu.Lock()
-	guest := e.s.guest
-	e.s.mu.Unlock()
-	if guest != nil {
-		if err := guest.Shutdown(ctx, grace/2); err != nil {
-			e.s.log.Info("the agent did not shut down", "error", err)
-			grace = 0 // it will not, then
-		} else {
-			_ = guest.Close() // the agent waits for that, so that its answer arrives
-		}
+	if err := e.s.relay.Shutdown(ctx, grace/2); err != nil {
+		e.s.log.Info("the agent did not shut down", "error", err)
+		grace = 0 // it will not, then
 	}
 	e.stop(max(0, grace-time.Since(begun)))
 }
@@ -193,7 +186,7 @@ func (e *ending) outcome(exit engine.Exit, tail []byte) outcome {
 		return outcome{state: api.StateError, reason: strings.TrimSpace("the monitor was killed " + signalText(exit))}
 	case engine.ExitFailed:
 	}
-	return outcome{state: api.StateError, reason: strings.TrimSuffix(fmt.Sprintf("the monitor failed with code %d: %s", exit.Code, printable(exit.Detail)), ": ")}
+	return outcome{state: api.StateError, reason: strings.TrimSuffix(fmt.Sprintf("the monitor failed with code %d: %s", exit.Code, excerpt.Printable(exit.Detail)), ": ")}
 }
 
 func signalText(exit engine.Exit) string {
@@ -210,13 +203,11 @@ func (s *supervisor) settle(o outcome) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.guest != nil {
-		_ = s.guest.Close()
-	}
+	s.relay.Close()
 	if s.outlog != nil {
 		_ = s.outlog.Close()
 	}
-	s.machine, s.guest, s.outlog = nil, nil, nil
+	s.machine, s.outlog = nil, nil
 	now := time.Now().UTC()
 	err := s.saveLocked(func(st *store.State) {
 		st.State, st.Reason, st.StoppedAt = o.state, o.reason, &now
@@ -229,7 +220,9 @@ func (s *supervisor) settle(o outcome) error {
 		s.log.Error("the record is not settled; the next command does it", "error", err)
 	}
 	if o.delete {
-		err = s.store.Discard(s.id)
+		if err = s.store.Discard(s.id); err != nil {
+			s.log.Error("the VM is not deleted; the next command does it", "error", err)
+		}
 	}
 	close(s.gone)
 	return err
@@ -302,4 +295,15 @@ func (s *supervisor) wake(ctx context.Context) error {
 		return p.Resume(ctx)
 	}
 	return nil
+}
+
+// panicLine finds what the kernel said when it panicked.
+func panicLine(console []byte) (string, bool) {
+	const mark = "Kernel panic - not syncing: "
+	at := strings.LastIndex(string(console), mark)
+	if at < 0 {
+		return "", false
+	}
+	line, _, _ := strings.Cut(string(console[at+len(mark):]), "\n")
+	return excerpt.LastLines([]byte(line), 1), true
 }

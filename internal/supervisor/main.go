@@ -2,7 +2,7 @@
 // rule about its owner, and the VM's end.
 //
 // Layer: below lifecycle, which reaches it through supervisor/rpc only. It may import engine, guest/client, guest/proto,
-// store, supervisor/rpc, api, errdefs, internal/sys.
+// store, supervisor/{relay,rpc}, api, errdefs, internal/sys.
 package supervisor
 
 import (
@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 	"runtime/debug"
 
 	"golang.org/x/sys/unix"
@@ -42,13 +43,13 @@ func Main(ctx context.Context, id string, d Deps) int {
 		log.Error("started by hand?", "error", err)
 		return 2
 	}
-	defer in.close()
 	s, err := newSupervisor(ctx, id, d, in, log)
 	if err != nil {
 		in.report(rpc.Report{Problem: problem(err)})
 		log.Error("cannot start", "error", err)
 		return 1
 	}
+	defer runtime.KeepAlive(in)
 	if err := s.run(ctx); err != nil {
 		log.Error("the VM failed", "error", err)
 		return 1
@@ -61,7 +62,7 @@ func problem(err error) *errdefs.Problem {
 	return &p
 }
 
-// inherited is what lifecycle gave us.
+// inherited is what lifecycle gave us. The locks are never closed: they are free when the process is gone, and not before.
 type inherited struct {
 	plan    rpc.Plan
 	lock    *os.File
@@ -102,17 +103,6 @@ func (in *inherited) report(r rpc.Report) {
 		_ = in.reports.Close()
 		in.reports = nil
 	}
-}
-
-// close gives up the locks, last of all.
-func (in *inherited) close() {
-	if in.reports != nil {
-		_ = in.reports.Close()
-	}
-	for _, f := range in.leases {
-		_ = f.Close()
-	}
-	_ = in.lock.Close()
 }
 
 // checkStart refuses a record that lifecycle did not prepare.

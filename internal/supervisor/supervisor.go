@@ -13,8 +13,8 @@ import (
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
-	"github.com/smolvm/smolvm/internal/guest/client"
 	"github.com/smolvm/smolvm/internal/store"
+	"github.com/smolvm/smolvm/internal/supervisor/relay"
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
 	"github.com/smolvm/smolvm/internal/sys/capfile"
 	"github.com/smolvm/smolvm/internal/sys/pidfd"
@@ -41,6 +41,7 @@ type supervisor struct {
 
 	console *capfile.Writer
 	server  *rpc.Server
+	relay   *relay.Relay
 	ends    chan end           // what ends the VM; one at a time is looked at
 	gone    chan struct{}      // closed when the VM's end is settled
 	events  chan engine.Event  // from the engine's callback
@@ -50,10 +51,7 @@ type supervisor struct {
 	mu      sync.Mutex
 	state   store.State
 	machine engine.Machine // nil before it runs and after its end
-	guest   *client.Client
 	outlog  *capfile.Writer
-
-	redial sync.Mutex // one makes a new link to the guest at a time
 }
 
 func newSupervisor(ctx context.Context, id string, d Deps, in *inherited, log *slog.Logger) (*supervisor, error) {
@@ -77,6 +75,7 @@ func newSupervisor(ctx context.Context, id string, d Deps, in *inherited, log *s
 		ends: make(chan end), gone: make(chan struct{}), events: make(chan engine.Event, 64),
 	}
 	s.server = rpc.NewServer(ctx, rpc.Hello{ID: id, Build: d.Version.Version}, log)
+	s.relay = relay.New(relay.Options{ID: id, Ready: s.ready, Ended: s.ended, Output: s.output, MainEnded: s.mainEnded})
 	s.state.Supervisor = &store.Process{PID: os.Getpid(), StartTicks: ticks}
 	return s, s.save(func(*store.State) {})
 }
@@ -87,7 +86,7 @@ func (s *supervisor) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	s.undo.Add(cancel)
 	if err := s.open(ctx); err != nil {
-		s.settle(outcome{state: api.StateError, reason: err.Error()})
+		_ = s.settle(outcome{state: api.StateError, reason: err.Error()})
 		s.in.report(rpc.Report{Problem: problem(err)})
 		return err
 	}
@@ -117,9 +116,9 @@ func (s *supervisor) failed(err error, why end) error {
 	if why.asked() {
 		o.state, o.reason = api.StateStopped, "stopped while it was starting: "+why.reason
 	}
-	s.settle(o)
+	serr := s.settle(o)
 	s.in.report(rpc.Report{Problem: problem(err)})
-	why.answer(nil)
+	why.answer(serr)
 	s.hangUp()
 	if why.asked() {
 		return nil

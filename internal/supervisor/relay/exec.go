@@ -1,12 +1,12 @@
-package supervisor
+package relay
 
 import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"io"
+	"strconv"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -14,69 +14,9 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/guest/client"
 	"github.com/smolvm/smolvm/internal/guest/proto"
-	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
-	"github.com/smolvm/smolvm/internal/sys/capfile"
+	"github.com/smolvm/smolvm/internal/sys/excerpt"
 )
-
-// relink bounds the making of a new link to a guest that was there before.
-const relink = 10 * time.Second
-
-// agent returns the link to the guest, made anew when it was lost.
-func (s *supervisor) agent(ctx context.Context) (*client.Client, error) {
-	guest, err := s.linked()
-	if err != nil || !ended(guest) {
-		return guest, err
-	}
-	s.redial.Lock()
-	defer s.redial.Unlock()
-	guest, err = s.linked() // another one may have made it
-	if err != nil || !ended(guest) {
-		return guest, err
-	}
-	machine := s.running()
-	if machine == nil {
-		return nil, errdefs.Unavailable.Errorf("the VM %s has ended", s.id).WithRemedy("smolvm inspect %s", s.id)
-	}
-	ctx, cancel := context.WithTimeout(ctx, relink)
-	defer cancel()
-	fresh, err := client.New(ctx, machine.DialGuest)
-	if err != nil {
-		return nil, errdefs.Unavailable.Errorf("the guest's agent does not answer: %w", err).WithRemedy("smolvm logs --console %s", s.id)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.machine == nil {
-		_ = fresh.Close()
-		return nil, errdefs.Unavailable.Errorf("the VM %s has ended", s.id).WithRemedy("smolvm inspect %s", s.id)
-	}
-	_ = s.guest.Close()
-	s.guest = fresh
-	return fresh, nil
-}
-
-func ended(c *client.Client) bool {
-	select {
-	case <-c.Gone():
-		return true
-	default:
-		return false
-	}
-}
-
-// linked returns the present link, if the VM's state lets commands through.
-func (s *supervisor) linked() (*client.Client, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.state.State == api.StateRunning && s.guest != nil {
-		return s.guest, nil
-	}
-	err := errdefs.WrongState.Errorf("the VM %s is %s", s.id, s.state.State)
-	if s.state.State == api.StatePaused {
-		return nil, err.WithRemedy("smolvm unpause %s", s.id)
-	}
-	return nil, err.WithRemedy("smolvm inspect %s", s.id)
-}
 
 // command makes the agent's request of a user's.
 func command(req api.ExecRequest) *proto.ExecStart {
@@ -91,7 +31,7 @@ func command(req api.ExecRequest) *proto.ExecStart {
 // result makes the user's answer of an agent's. The agent is not trusted.
 func result(x *proto.ExecExit) api.ExecResult {
 	r := api.ExecResult{
-		ExitCode: int(x.GetExitCode()), TimedOut: x.GetTimedOut(), Error: cut(x.GetError(), 4096), GuestMicros: max(0, x.GetGuestUs()),
+		ExitCode: int(x.GetExitCode()), TimedOut: x.GetTimedOut(), Error: excerpt.Cut(x.GetError(), 4096), GuestMicros: max(0, x.GetGuestUs()),
 	}
 	if r.ExitCode < 0 || r.ExitCode > 255 {
 		r.ExitCode = 255
@@ -103,11 +43,11 @@ func result(x *proto.ExecExit) api.ExecResult {
 }
 
 // exec runs a command for a client that waits for it.
-func (s *supervisor) exec(ctx context.Context, req api.ExecRequest, streams rpc.ExecIO) (api.ExecResult, error) {
+func (r *Relay) exec(ctx context.Context, req api.ExecRequest, streams rpc.ExecIO) (api.ExecResult, error) {
 	if err := req.Validate(); err != nil {
 		return api.ExecResult{}, err
 	}
-	guest, err := s.agent(ctx)
+	guest, err := r.agent(ctx)
 	if err != nil {
 		return api.ExecResult{}, err
 	}
@@ -122,7 +62,7 @@ func (s *supervisor) exec(ctx context.Context, req api.ExecRequest, streams rpc.
 		to.Stdin, to.Stdout, to.Stderr = quietReader{to.Stdin}, quietWriter{to.Stdout}, quietWriter{to.Stderr}
 	}
 	if req.Main {
-		log, err := s.output()
+		log, err := r.opts.Output()
 		if err != nil {
 			return api.ExecResult{}, err
 		}
@@ -130,23 +70,21 @@ func (s *supervisor) exec(ctx context.Context, req api.ExecRequest, streams rpc.
 	}
 	exit, err := guest.Exec(ctx, start, to)
 	if err != nil {
-		return api.ExecResult{}, s.lost(err)
+		return api.ExecResult{}, r.lost(err)
 	}
 	return result(exit), nil
 }
 
 // lost says of an error on the link what became of the VM, where that is the reason.
-func (s *supervisor) lost(err error) error {
+func (r *Relay) lost(err error) error {
 	if !errdefs.Is(err, errdefs.Unavailable) {
 		return err
 	}
-	select {
-	case <-s.gone:
-	case <-time.After(200 * time.Millisecond): // the link goes a moment before the machine
+	reason, ended := r.opts.Ended()
+	if !ended {
 		return err
 	}
-	st := s.snapshot()
-	return errdefs.Unavailable.Errorf("the VM %s ended: %s", s.id, st.Reason).WithRemedy("smolvm logs --console %s", s.id)
+	return errdefs.Unavailable.Errorf("the VM %s ended: %s", r.opts.ID, reason).WithRemedy("smolvm logs --console %s", r.opts.ID)
 }
 
 // quietReader ends where its reader fails.
@@ -174,11 +112,11 @@ func (q quietWriter) Write(p []byte) (int, error) {
 }
 
 // start runs a command that nobody waits for, and returns once it runs.
-func (s *supervisor) start(ctx context.Context, req api.ExecRequest) (api.ProcessInfo, error) {
+func (r *Relay) start(ctx context.Context, req api.ExecRequest) (api.ProcessInfo, error) {
 	if err := req.Validate(); err != nil {
 		return api.ProcessInfo{}, err
 	}
-	guest, err := s.agent(ctx)
+	guest, err := r.agent(ctx)
 	if err != nil {
 		return api.ProcessInfo{}, err
 	}
@@ -187,7 +125,7 @@ func (s *supervisor) start(ctx context.Context, req api.ExecRequest) (api.Proces
 	started := make(chan int, 1)
 	to := client.Streams{Started: func(pid int) { started <- pid }}
 	if req.Main {
-		log, err := s.output()
+		log, err := r.opts.Output()
 		if err != nil {
 			return api.ProcessInfo{}, err
 		}
@@ -200,7 +138,7 @@ func (s *supervisor) start(ctx context.Context, req api.ExecRequest) (api.Proces
 			err = notStarted(exit)
 		}
 		if req.Main {
-			s.noteEnd(exit, err)
+			r.noteEnd(exit, err)
 		}
 		done <- err
 	}()
@@ -229,55 +167,36 @@ func notStarted(x *proto.ExecExit) error {
 	case x.GetError() == "":
 		return nil
 	case x.GetExitCode() == 127:
-		return errdefs.NotFound.Errorf("%s", cut(x.GetError(), 4096))
+		return errdefs.NotFound.Errorf("%s", excerpt.Cut(x.GetError(), 4096))
 	default:
-		return errdefs.Invalid.Errorf("%s", cut(x.GetError(), 4096))
+		return errdefs.Invalid.Errorf("%s", excerpt.Cut(x.GetError(), 4096))
 	}
 }
 
 // noteEnd writes the end of the VM's main command down.
-func (s *supervisor) noteEnd(exit *proto.ExecExit, err error) {
+func (r *Relay) noteEnd(exit *proto.ExecExit, err error) {
 	e := api.Event{Type: "exec", Attrs: map[string]string{"main": "true"}}
 	if err != nil {
-		e.Reason = printable(cut(err.Error(), 1000))
+		e.Reason = excerpt.Printable(excerpt.Cut(err.Error(), 1000))
 	} else {
-		r := result(exit)
+		res := result(exit)
 		e.Reason = "the main command ended"
-		e.Attrs["exit_code"] = itoa(r.ExitCode)
-		if r.Signal != "" {
-			e.Attrs["signal"] = r.Signal
+		e.Attrs["exit_code"] = strconv.Itoa(res.ExitCode)
+		if res.Signal != "" {
+			e.Attrs["signal"] = res.Signal
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.machine != nil { // else the VM's own end says it
-		s.note(e)
-	}
-}
-
-// output is the log of the main command; a new start of the VM begins it anew.
-func (s *supervisor) output() (*capfile.Writer, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.outlog != nil {
-		return s.outlog, nil
-	}
-	w, err := capfile.Create(s.store.Path(s.id, store.OutputFile), maxOutput)
-	if err != nil {
-		return nil, errdefs.Host.Errorf("make the output's log: %w", err)
-	}
-	s.outlog = w
-	return w, nil
+	r.opts.MainEnded(e)
 }
 
 // signal passes a signal on. A command that has ended needs none.
-func (s *supervisor) signal(ctx context.Context, r rpc.SignalRequest) (rpc.Nothing, error) {
-	if r.Signal < 1 || r.Signal > 64 {
-		return rpc.Nothing{}, errdefs.Invalid.Errorf("there is no signal %d", r.Signal)
+func (r *Relay) signal(ctx context.Context, req rpc.SignalRequest) (rpc.Nothing, error) {
+	if req.Signal < 1 || req.Signal > 64 {
+		return rpc.Nothing{}, errdefs.Invalid.Errorf("there is no signal %d", req.Signal)
 	}
-	guest, err := s.agent(ctx)
+	guest, err := r.agent(ctx)
 	if err != nil {
 		return rpc.Nothing{}, err
 	}
-	return rpc.Nothing{}, guest.Signal(ctx, r.ExecID, syscall.Signal(r.Signal), r.Group)
+	return rpc.Nothing{}, guest.Signal(ctx, req.ExecID, syscall.Signal(req.Signal), req.Group)
 }
