@@ -49,7 +49,7 @@ func TestGuest(t *testing.T) {
 	defer func() { _ = g.Close() }()
 	for name, f := range map[string]func(*testing.T, Guest){
 		"streams": guestStreams, "stdin": guestStdin, "signal": guestSignal, "cancel": guestCancel, "not found": guestNotFound,
-		"long script": guestScript, "files": guestFiles, "at once": guestAtOnce,
+		"long script": guestScript, "files": guestFiles, "at once": guestAtOnce, "stalled input": guestStalled,
 	} {
 		t.Run(name, func(t *testing.T) { f(t, g) })
 	}
@@ -112,6 +112,29 @@ func guestSignal(t *testing.T, g Guest) {
 		t.Errorf("%+v, %v", res, err)
 	}
 }
+
+// guestStalled: input that a command does not read holds up nothing else, its own signals least of all.
+func guestStalled(t *testing.T, g Guest) {
+	signals := make(chan os.Signal, 1)
+	up := &notice{want: "up", ch: make(chan struct{})}
+	go func() {
+		<-up.ch
+		time.Sleep(200 * time.Millisecond) // the input has filled what there is between us
+		if res, err := g.Exec(t.Context(), api.ExecRequest{Argv: []string{"true"}}, ExecIO{}); err != nil || res.ExitCode != 0 {
+			t.Errorf("another command meanwhile: %+v, %v", res, err)
+		}
+		signals <- syscall.SIGTERM
+	}()
+	req := api.ExecRequest{Script: "trap 'exit 9' TERM; echo up; while :; do sleep 0.05; done", Stdin: true}
+	res, err := g.Exec(t.Context(), req, ExecIO{Stdin: endless{}, Stdout: up, Signals: signals})
+	if err != nil || res.ExitCode != 9 {
+		t.Errorf("%+v, %v", res, err)
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
 // notice is a writer that tells when it has seen a text.
 type notice struct {

@@ -140,6 +140,32 @@ func signal(t *testing.T, pid int, sig unix.Signal) {
 	}
 }
 
+// TestStopBySignal: a supervisor that cannot be asked still ends.
+func TestStopBySignal(t *testing.T) {
+	m := rig(t, "")
+	started(t, m, "deaf")
+	if err := os.Remove(m.store.Path("deaf", store.ControlSocket)); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Stop(t.Context(), "deaf", StopOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	state(t, m, "deaf", api.StateStopped, "terminated")
+	box, err := m.Start(t.Context(), "deaf", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// One that does not even hear signals.
+	if err := os.Remove(m.store.Path("deaf", store.ControlSocket)); err != nil {
+		t.Fatal(err)
+	}
+	signal(t, box.SupervisorPID, unix.SIGSTOP)
+	if err := m.Remove(t.Context(), "deaf", true); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, time.Second, "the supervisor's end", func() bool { return !alive(box.SupervisorPID) })
+}
+
 // TestStubborn: a guest that does not power off is killed after its grace.
 func TestStubborn(t *testing.T) {
 	m := rig(t, "stubborn")

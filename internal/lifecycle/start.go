@@ -43,10 +43,7 @@ func (m *Manager) Start(ctx context.Context, id string, progress api.ProgressFun
 
 // startLocked takes the lock, which the supervisor then has, and waits for the supervisor's word.
 func (m *Manager) startLocked(ctx context.Context, id string, progress api.ProgressFunc) error {
-	l, err := m.store.TryLock(id)
-	if errors.Is(err, lock.ErrHeld) {
-		return errdefs.WrongState.Errorf("another smolvm is at work on the VM %s", id).WithRemedy("smolvm inspect %s", id)
-	}
+	l, err := m.lockIdle(ctx, id, api.StateStarting)
 	if err != nil {
 		return err
 	}

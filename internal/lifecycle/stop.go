@@ -110,10 +110,7 @@ func (m *Manager) Remove(ctx context.Context, id string, force bool) error {
 	var l *lock.Lock
 	if err == nil && rec.State.State.Live() {
 		l, err = m.end(ctx, id, StopOptions{Kill: true}, true)
-	} else if l, err = m.store.TryLock(id); errors.Is(err, lock.ErrHeld) {
-		if !force {
-			return errdefs.WrongState.Errorf("another smolvm is at work on the VM %s", id).WithRemedy("smolvm rm -f %s", id)
-		}
+	} else if l, err = m.lockIdle(ctx, id, api.StateDeleting); errdefs.Is(err, errdefs.WrongState) && force {
 		l, err = m.end(ctx, id, StopOptions{Kill: true}, true)
 	}
 	if err != nil {
@@ -155,10 +152,7 @@ func (m *Manager) SetOwner(ctx context.Context, id string, who api.Owner) error 
 		defer func() { _ = c.Close() }()
 		return c.SetOwner(ctx, rpc.OwnerRequest{Owner: who, Client: os.Getpid()})
 	}
-	l, err := m.store.TryLock(id)
-	if errors.Is(err, lock.ErrHeld) {
-		return errdefs.WrongState.Errorf("another smolvm is at work on the VM %s", id).WithRemedy("smolvm inspect %s", id)
-	}
+	l, err := m.lockIdle(ctx, id, "")
 	if err != nil {
 		return err
 	}
@@ -190,9 +184,11 @@ func (m *Manager) end(ctx context.Context, id string, o StopOptions, remove bool
 	}
 	if asked != nil {
 		m.log.Info("the supervisor cannot be asked to end", "vm", id, "error", asked)
-		if !o.Kill {
-			m.signal(id, unix.SIGTERM)
+		sig := unix.SIGTERM
+		if o.Kill {
+			sig = unix.SIGKILL // its monitor goes with it
 		}
+		m.signal(id, sig)
 	}
 	wait := termWait
 	if asked != nil && !o.Kill {
@@ -243,6 +239,27 @@ func (m *Manager) signal(id string, sig unix.Signal) {
 	}
 	defer func() { _ = fd.Close() }()
 	_ = fd.Signal(sig)
+}
+
+// idleWait bounds the wait for a command that only looks at a VM, or settles its record.
+const idleWait = 2 * time.Second
+
+// lockIdle takes the lock of a VM that does not run, for a step to the given state.
+func (m *Manager) lockIdle(ctx context.Context, id string, to api.State) (*lock.Lock, error) {
+	limit, cancel := context.WithTimeout(ctx, idleWait)
+	defer cancel()
+	for {
+		l, err := m.waitLock(limit, id, idleWait/20)
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return l, err
+		}
+		if rec, rerr := m.store.Read(id); rerr == nil && rec.State.State.Live() && to == api.StateStarting {
+			return nil, store.CanFollow(id, rec.State.State, to)
+		}
+		if limit.Err() != nil {
+			return nil, errdefs.WrongState.Errorf("another smolvm is at work on the VM %s", id).WithRemedy("smolvm inspect %s", id)
+		}
+	}
 }
 
 // waitLock waits until nothing holds the VM any more, and takes it.

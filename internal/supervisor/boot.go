@@ -135,7 +135,7 @@ func (b *booting) any(ctx context.Context) error {
 			continue
 		}
 		if a.Missing != "" {
-			missing = append(missing, fmt.Sprintf("%s: %s", a.Name, a.Missing))
+			missing = append(missing, strings.TrimSuffix(fmt.Sprintf("%s: %s (%s)", a.Name, a.Missing, a.Remedy), " ()"))
 			continue
 		}
 		trial := engine.Trial{Engine: b.engine.Name(), Build: b.caps.Build, Accel: a.Name, Kernel: b.s.in.plan.KernelID, UID: os.Geteuid()}

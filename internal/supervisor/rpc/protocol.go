@@ -21,6 +21,7 @@ const (
 	maxProblem     = 1 << 20
 	maxFrame       = 256 << 10
 	streamWindow   = 4<<20 - 1
+	inputWindow    = 1 << 20                       // of one stream; of all far more, so that input nobody reads holds up no signal
 	maxStart       = 6*api.MaxScriptBytes + 16<<20 // JSON may need six bytes for one
 	chunkSize      = 64 << 10
 )

@@ -35,7 +35,7 @@ func NewServer(ctx context.Context, hello Hello, log *slog.Logger) *Server {
 	p.SetUnencryptedHTTP2(true)
 	s.http = &http.Server{
 		Handler: s.mux, Protocols: p, ReadHeaderTimeout: 10 * time.Second,
-		HTTP2:       &http.HTTP2Config{MaxReadFrameSize: maxFrame, MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: streamWindow},
+		HTTP2:       &http.HTTP2Config{MaxReadFrameSize: maxFrame, MaxReceiveBufferPerStream: inputWindow, MaxReceiveBufferPerConnection: 32 * inputWindow},
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
