@@ -90,17 +90,12 @@ func (s *supervisor) configure(ctx context.Context, guest *client.Client) error 
 
 // nowRunning writes down what runs.
 func (s *supervisor) nowRunning(b *booting) error {
-	h := b.machine.Handle()
-	handle, err := json.Marshal(h)
-	if err != nil {
-		return errdefs.Internal.Errorf("the engine's handle: %w", err)
-	}
 	s.relay.Attach(b.guest, b.machine.DialGuest)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now().UTC()
-	err = s.saveLocked(func(st *store.State) {
-		st.State, st.Reason, st.Engine, st.StartedAt, st.StoppedAt = api.StateRunning, "", handle, &now, nil
+	err := s.saveLocked(func(st *store.State) {
+		st.State, st.Reason, st.StartedAt, st.StoppedAt = api.StateRunning, "", &now, nil
 		st.Accelerator = b.accel.Name
 		if b.accel.Emulated {
 			st.Accelerator += " (emulated: no security boundary)"
@@ -111,6 +106,15 @@ func (s *supervisor) nowRunning(b *booting) error {
 		s.machine = b.machine
 	}
 	return err
+}
+
+// recordMonitor writes down which process runs the VM, so that it is found even if nothing holds the lock for it.
+func (s *supervisor) recordMonitor(m engine.Machine) error {
+	handle, err := json.Marshal(m.Handle())
+	if err != nil {
+		return errdefs.Internal.Errorf("the engine's handle: %w", err)
+	}
+	return s.save(func(st *store.State) { st.Engine = handle })
 }
 
 // booting tries one accelerator after the other.
@@ -222,6 +226,10 @@ func (b *booting) one(ctx context.Context, a engine.Accel, limit time.Duration) 
 		return err
 	}
 	b.accel = a
+	if err := b.s.recordMonitor(b.machine); err != nil {
+		b.drop(ctx)
+		return err
+	}
 	if b.guest, err = b.hello(boot, broken); err == nil {
 		booted.Store(true)
 		return nil
