@@ -1,0 +1,6 @@
+package tsc
+
+const supported = true
+
+// rdtsc reads the processor's time stamp counter.
+func rdtsc() uint64
