@@ -79,7 +79,7 @@ func checkURL(s string) error {
 	if err != nil {
 		return err
 	}
-	if strings.ContainsAny(s, "\"'[]\\") { // they mean something in apt's files
+	if strings.ContainsAny(s, "\"'\\") || strings.ContainsAny(u.Path, "[]") { // they mean something in apt's files
 		return fmt.Errorf("a character that apt does not take")
 	}
 	switch {

@@ -20,22 +20,21 @@ import (
 
 // Client runs apt with a configuration of its own, which lies in one directory.
 type Client struct {
-	dir     string
-	arch    string
-	archive Archive
+	dir  string
+	arch string
 }
 
 // NewClient prepares a private apt in dir, which exists and is empty. The caller removes it.
 func NewClient(ctx context.Context, dir string, archive Archive) (*Client, error) {
-	return newClient(ctx, dir, archive, Keyring())
-}
-
-func newClient(ctx context.Context, dir string, archive Archive, keyring []byte) (*Client, error) {
-	c := &Client{dir: dir, arch: runtime.GOARCH, archive: archive}
 	proxies, err := Proxies(ctx)
 	if err != nil {
 		return nil, err
 	}
+	return newClient(dir, archive, proxies)
+}
+
+func newClient(dir string, archive Archive, proxies []string) (*Client, error) {
+	c := &Client{dir: dir, arch: runtime.GOARCH}
 	for _, d := range []string{"none", "state/lists/partial", "cache/archives/partial", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
 			return nil, fmt.Errorf("prepare apt: %w", err)
@@ -43,7 +42,7 @@ func newClient(ctx context.Context, dir string, archive Archive, keyring []byte)
 	}
 	files := map[string][]byte{
 		"apt.conf":     []byte(c.config(proxies)),
-		"keyring.gpg":  keyring,
+		"keyring.gpg":  Keyring(),
 		"smol.sources": []byte(archive.Sources(filepath.Join(dir, "keyring.gpg"))),
 	}
 	for name, content := range files {

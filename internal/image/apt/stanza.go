@@ -22,44 +22,76 @@ const (
 func Stanzas(r io.Reader, f func(Stanza) error) error {
 	s := bufio.NewScanner(r)
 	s.Buffer(make([]byte, 64<<10), maxLine)
-	cur, last, size := Stanza{}, "", 0
-	flush := func() error {
-		if len(cur) == 0 {
-			return nil
-		}
-		done := cur
-		cur, last, size = Stanza{}, "", 0
-		return f(done)
-	}
+	p := paragraph{fields: Stanza{}}
 	for s.Scan() {
 		line := strings.TrimRight(s.Text(), " \t\r")
-		size += len(line)
-		name, value, colon := strings.Cut(line, ":")
-		switch {
-		case line == "":
-			if err := flush(); err != nil {
+		if line == "" {
+			if err := p.end(f); err != nil {
 				return err
 			}
-		case line[0] == '#':
-		case line[0] == ' ' || line[0] == '\t':
-			if last == "" {
-				return errors.New("control file: a folded line before any field")
-			}
-			cur[last] += "\n" + strings.TrimSpace(line)
-		case !colon || name == "" || strings.ContainsAny(name, " \t"):
-			return fmt.Errorf("control file: %.80q is no field", line)
-		case len(cur) >= maxFields:
-			return errors.New("control file: a paragraph has too many fields")
-		default:
-			last = name
-			cur[name] = strings.TrimSpace(value)
+			continue
 		}
-		if size > maxStanza {
-			return errors.New("control file: a paragraph is too long")
+		if err := p.add(line); err != nil {
+			return fmt.Errorf("control file: %w", err)
 		}
 	}
 	if err := s.Err(); err != nil {
 		return fmt.Errorf("control file: %w", err)
 	}
-	return flush()
+	return p.end(f)
+}
+
+// paragraph is the one that is being read.
+type paragraph struct {
+	fields Stanza
+	last   string          // the field that a folded line goes on with
+	value  strings.Builder // of last
+	size   int
+}
+
+// add takes a line that is not empty.
+func (p *paragraph) add(line string) error {
+	if p.size += len(line); p.size > maxStanza {
+		return errors.New("a paragraph is too long")
+	}
+	name, value, colon := strings.Cut(line, ":")
+	switch {
+	case line[0] == '#':
+	case line[0] == ' ' || line[0] == '\t':
+		if p.last == "" {
+			return errors.New("a folded line before any field")
+		}
+		p.value.WriteByte('\n')
+		p.value.WriteString(strings.TrimSpace(line))
+	case !colon || name == "" || strings.ContainsAny(name, " \t"):
+		return fmt.Errorf("%.80q is no field", line)
+	case len(p.fields) >= maxFields:
+		return errors.New("a paragraph has too many fields")
+	default:
+		p.store()
+		p.last = name
+		p.value.WriteString(strings.TrimSpace(value))
+	}
+	return nil
+}
+
+// store puts the field that was read last among the others.
+func (p *paragraph) store() {
+	if p.last != "" {
+		p.fields[p.last] = p.value.String()
+	}
+	p.last = ""
+	p.value.Reset()
+}
+
+// end hands the paragraph over, if there is one, and begins the next.
+func (p *paragraph) end(f func(Stanza) error) error {
+	p.store()
+	done := p.fields
+	if len(done) == 0 {
+		p.size = 0
+		return nil
+	}
+	p.fields, p.size = Stanza{}, 0
+	return f(done)
 }

@@ -49,7 +49,7 @@ func convert(in io.Reader, f *os.File, max int64) (err error) {
 			err = fmt.Errorf("malformed tar: %v", p)
 		}
 	}()
-	return tar2ext4.Convert(in, f, tar2ext4.MaximumDiskSize(max))
+	return tar2ext4.Convert(in, &eager{File: f}, tar2ext4.MaximumDiskSize(max))
 }
 
 // reader bounds a stream and ends it with its context. It keeps the source's error, which the converter wraps away.

@@ -60,15 +60,15 @@ func extractVmlinux(image io.ReaderAt, size int64, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if plain > maxVmlinux {
-		return fmt.Errorf("a kernel of %d bytes is too large", plain)
-	}
 	var magic [4]byte
 	if _, err := body.ReadAt(magic[:], 0); err != nil {
 		return fmt.Errorf("read the payload: %w", err)
 	}
 	if !bytes.Equal(magic[:], []byte{0x28, 0xb5, 0x2f, 0xfd}) {
 		return fmt.Errorf("the payload is not zstd (it begins with % x)", magic)
+	}
+	if plain > maxVmlinux {
+		return fmt.Errorf("a kernel of %d bytes is too large", plain)
 	}
 	d, err := zstd.NewReader(body, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow))
 	if err != nil {
