@@ -1,0 +1,120 @@
+package qemu
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/smolvm/smolvm/internal/engine"
+	"github.com/smolvm/smolvm/internal/guest/link"
+)
+
+// Before a drive's id, in the names of QEMU's own.
+const (
+	nodePrefix   = "node-"
+	devicePrefix = "blk-"
+)
+
+// driveFDs are the numbers of a drive's descriptors in the monitor; write is 0 where the drive is read-only.
+type driveFDs struct {
+	id          string
+	read, write int
+}
+
+// fds are the descriptors' numbers in the monitor.
+type fds struct {
+	kernel, initrd int // initrd and nic: 0 where there is none
+	qmp, console   int
+	agent          int
+	nic            int
+	drives         []driveFDs
+}
+
+// argv is the monitor's command line, without its name. It depends on nothing but what it is given.
+func argv(s *engine.Spec, n fds, tscKHz uint64) []string {
+	a := []string{
+		"-name", "guest=" + escape(s.Name),
+		// microvm: no PCI, no firmware to speak of, devices on virtio-mmio; ACPI, so that the guest finds them and can power off.
+		"-M", "microvm,acpi=on",
+		"-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+	}
+	if s.Accel == accelKVM {
+		a = append(a, "-accel", "kvm", "-cpu", "host")
+	} else {
+		a = append(a, "-accel", "tcg,tb-size=64", "-cpu", "max")
+	}
+	a = append(
+		a,
+		"-smp", strconv.Itoa(s.CPUs),
+		"-m", strconv.Itoa(s.MemoryMiB)+"M",
+		"-kernel", fdPath(n.kernel),
+	)
+	if n.initrd != 0 {
+		a = append(a, "-initrd", fdPath(n.initrd))
+	}
+	a = append(
+		a,
+		"-append", cmdline(s, tscKHz),
+		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", n.qmp),
+		"-mon", "chardev=qmp,mode=control",
+		"-chardev", fmt.Sprintf("socket,id=console,fd=%d", n.console),
+		"-serial", "chardev:console",
+		"-device", "virtio-rng-device",
+	)
+	for i, d := range n.drives {
+		a = append(a, drive(i+1, d)...)
+	}
+	if n.agent != 0 {
+		a = append(
+			a,
+			"-chardev", fmt.Sprintf("socket,id=agent,fd=%d,server=on,wait=off", n.agent),
+			"-device", "virtio-serial-device,max_ports=2",
+			"-device", "virtserialport,chardev=agent,name="+link.PortName,
+		)
+	}
+	if n.nic != 0 {
+		a = append(
+			a,
+			"-netdev", fmt.Sprintf("dgram,id=net0,local.type=fd,local.str=%d", n.nic),
+			"-device", fmt.Sprintf("virtio-net-device,netdev=net0,mac=%s,host_mtu=%d", s.NIC.MAC, s.NIC.MTU),
+		)
+	}
+	return a
+}
+
+// drive is one disk. QEMU opens a file of a set with the access it wants, so that a writable drive has both kinds in its
+// set. An error of the host's (a full disk) is the guest's I/O error and an event, never a silent pause.
+func drive(set int, d driveFDs) []string {
+	a := []string{"-add-fd", fmt.Sprintf("fd=%d,set=%d", d.read, set)}
+	options := "read-only=on"
+	if d.write != 0 {
+		a = append(a, "-add-fd", fmt.Sprintf("fd=%d,set=%d", d.write, set))
+		options = "discard=unmap"
+	}
+	return append(
+		a,
+		"-blockdev", fmt.Sprintf("driver=raw,node-name=%s,%s,file.driver=file,file.filename=/dev/fdset/%d", nodePrefix+d.id, options, set),
+		"-device", fmt.Sprintf("virtio-blk-device,id=%s,drive=%s,serial=%s,werror=report,rerror=report", devicePrefix+d.id, nodePrefix+d.id, d.id),
+	)
+}
+
+// cmdline is the kernel's command line: first what this machine needs, then what the caller wants.
+func cmdline(s *engine.Spec, tscKHz uint64) string {
+	parts := []string{"console=ttyS0", "reboot=t", "panic=-1"}
+	if s.Accel != accelKVM {
+		parts = append(parts, "tsc=reliable")
+		if tscKHz != 0 {
+			parts = append(parts, "tsc_early_khz="+strconv.FormatUint(tscKHz, 10))
+		}
+	}
+	if s.Cmdline != "" {
+		parts = append(parts, s.Cmdline)
+	}
+	return strings.Join(parts, " ")
+}
+
+func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+// escape doubles the commas of a value, as QEMU's option syntax wants it.
+func escape(v string) string { return strings.ReplaceAll(v, ",", ",,") }
