@@ -1,0 +1,35 @@
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/bench"
+	"github.com/smolvm/smolvm/internal/cli"
+	"github.com/smolvm/smolvm/internal/wire"
+)
+
+// measure is `smolvm bench`.
+func measure(ctx context.Context, o cli.OpenOptions, b cli.BenchOptions) ([]api.Suite, error) {
+	o.Boots = true
+	images, err := wire.Images(o.Home, version, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	m, err := manager(o, images)
+	if err != nil {
+		return nil, err
+	}
+	engine, err := wire.Engines(o.Log).Named("")
+	if err != nil {
+		return nil, err
+	}
+	agent, err := guestAgent(agentFiles, agentDigest)
+	if err != nil {
+		return nil, err
+	}
+	return bench.Run(ctx, bench.Options{
+		Manager: m, Images: images, Engine: engine, Agent: agent, Runs: b.Runs, TempDir: os.TempDir(), Progress: b.Progress, Log: o.Log,
+	}, b.Suites)
+}

@@ -1,0 +1,97 @@
+// Package bench measures SmolVM: each suite prints figures, most of them ratios of two things measured in turn, since
+// machines are shared and noisy. What a figure means stands in docs/bench.md.
+//
+// Layer: front, beside cli. It may import lifecycle, engine, image, guest/client, api, errdefs, sys.
+package bench
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/engine"
+	"github.com/smolvm/smolvm/internal/image"
+	"github.com/smolvm/smolvm/internal/lifecycle"
+)
+
+// Options are what the suites work with.
+type Options struct {
+	Manager  *lifecycle.Manager
+	Images   *image.Store
+	Engine   engine.Engine
+	Agent    []byte
+	Runs     int    // pairs per figure; 0 = the suite's own default
+	TempDir  string // for what is measured outside $SMOLVM_HOME
+	Progress api.ProgressFunc
+	Log      *slog.Logger
+}
+
+// suite measures one thing.
+type suite struct {
+	name string
+	what string
+	run  func(context.Context, *Options) ([]api.Figure, error)
+}
+
+func suites() []suite {
+	return []suite{
+		{"boot", "create to the first command's answer, against a bare engine start", runBoot},
+		{"exec", "latency of commands, against the bare channel", runExec},
+		{"copy", "throughput of files, against the bare channel", runCopy},
+		{"image", "tar to a published ext4, against mke2fs -d", runImage},
+		{"idle", "memory of an idle supervisor", runIdle},
+	}
+}
+
+// Suites returns the names of the suites, each with what it measures.
+func Suites() [][2]string {
+	var out [][2]string
+	for _, s := range suites() {
+		out = append(out, [2]string{s.name, s.what})
+	}
+	return out
+}
+
+// Run runs the named suites, all of them where none is named.
+func Run(ctx context.Context, o Options, names []string) ([]api.Suite, error) {
+	known := suites()
+	for _, n := range names {
+		if !slices.ContainsFunc(known, func(s suite) bool { return s.name == n }) {
+			var have []string
+			for _, s := range known {
+				have = append(have, s.name)
+			}
+			return nil, errdefs.Invalid.Errorf("bench: no suite %q; there are %s", n, strings.Join(have, ", "))
+		}
+	}
+	var out []api.Suite
+	for _, s := range known {
+		if len(names) > 0 && !slices.Contains(names, s.name) {
+			continue
+		}
+		figures, err := s.run(ctx, &o)
+		if err != nil {
+			return out, fmt.Errorf("bench %s: %w", s.name, err)
+		}
+		out = append(out, api.Suite{Suite: s.name, Figures: figures})
+	}
+	return out, nil
+}
+
+// runs returns how many pairs to measure.
+func (o *Options) runs(def int) int {
+	if o.Runs > 0 {
+		return o.Runs
+	}
+	return def
+}
+
+func (o *Options) tell(stage, format string, args ...any) {
+	if o.Progress != nil {
+		o.Progress(api.Progress{Stage: stage, Detail: fmt.Sprintf(format, args...)})
+	}
+}

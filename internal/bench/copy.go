@@ -1,0 +1,73 @@
+package bench
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
+)
+
+func runCopy(ctx context.Context, o *Options) ([]api.Figure, error) {
+	c, err := o.openChannels(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	var in, out pairs
+	for i := range o.runs(5) {
+		o.tell("copy", "pair %d", i+1)
+		rawIn, err := rate(func() error { return c.raw.Send(copyBytes) })
+		if err != nil {
+			return nil, err
+		}
+		vmIn, err := rate(func() error {
+			return c.vm.guest.WriteFile(ctx, copyPath, 0o600, io.LimitReader(zeros{}, copyBytes))
+		})
+		if err != nil {
+			return nil, err
+		}
+		rawOut, err := rate(func() error { return c.raw.Receive(copyBytes) })
+		if err != nil {
+			return nil, err
+		}
+		vmOut, err := rate(func() error { return c.vm.readAll(ctx, copyPath) })
+		if err != nil {
+			return nil, err
+		}
+		in.add(vmIn, rawIn)
+		out.add(vmOut, rawOut)
+	}
+	m, err := c.vm.guest.Metrics(ctx)
+	if err != nil {
+		return nil, err
+	}
+	figures := in.figures("copy in / raw channel", atLeast(0.4), "copy in", "raw channel in", "MiB/s")
+	figures = append(figures, out.figures("copy out / raw channel", atLeast(0.3), "copy out", "raw channel out", "MiB/s")...)
+	return append(figures, figure("agent's peak resident memory", "MiB", atMost(32), []float64{float64(m.AgentPeakRSS) / (1 << 20)})), nil
+}
+
+// rate returns the MiB/s at which f moved copyBytes.
+func rate(f func() error) (float64, error) {
+	t0 := time.Now()
+	if err := f(); err != nil {
+		return 0, err
+	}
+	return copyBytes / (1 << 20) / time.Since(t0).Seconds(), nil
+}
+
+func (v *vm) readAll(ctx context.Context, path string) error {
+	r, err := v.guest.ReadFile(ctx, path, 0, -1)
+	if err != nil {
+		return err
+	}
+	n, err := io.Copy(io.Discard, r)
+	if cerr := r.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil && n != copyBytes {
+		err = errdefs.Internal.Errorf("%s: %d of %d bytes came", path, n, int64(copyBytes))
+	}
+	return err
+}

@@ -1,0 +1,128 @@
+package bench
+
+import (
+	"archive/tar"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/image"
+)
+
+// The tree has the size and the mix of a small Debian: many small files, some large ones.
+const (
+	treeDirs  = 1000
+	treeFiles = 10000
+	treeLarge = 40
+)
+
+// runImage turns one tree, as a saved tar, into a published image, in turn with mke2fs reading the tree itself.
+func runImage(ctx context.Context, o *Options) ([]api.Figure, error) {
+	mke2fs, err := exec.LookPath("mke2fs")
+	if err != nil {
+		return nil, errdefs.Host.Errorf("mke2fs is what the image suite compares with: %w", err).WithRemedy("apt-get install e2fsprogs")
+	}
+	dir, err := os.MkdirTemp(o.TempDir, "smolvm-bench-")
+	if err != nil {
+		return nil, errdefs.Host.Errorf("a directory for the image suite: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	o.tell("image", "make a tree of %d files", treeFiles+treeLarge)
+	tree, saved := filepath.Join(dir, "tree"), filepath.Join(dir, "tree.tar")
+	if err := makeTree(tree); err != nil {
+		return nil, errdefs.Host.Errorf("make a tree: %w", err)
+	}
+	if err := saveTar(tree, saved); err != nil {
+		return nil, errdefs.Host.Errorf("save the tree as a tar: %w", err)
+	}
+	var p pairs
+	for i := range o.runs(5) + 1 {
+		o.tell("image", "pair %d", i)
+		ours, err := importTar(ctx, o, saved, filepath.Join(dir, fmt.Sprint("home", i)))
+		if err != nil {
+			return nil, err
+		}
+		theirs, err := runMke2fs(ctx, mke2fs, tree, filepath.Join(dir, "mke2fs.ext4"))
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 {
+			p.add(ours, theirs)
+		}
+	}
+	return p.figures("tar to a published image / mke2fs -d", atMost(1), "tar to a published image", "mke2fs -d", "s"), nil
+}
+
+func importTar(ctx context.Context, o *Options, saved, home string) (float64, error) {
+	defer func() { _ = os.RemoveAll(home) }()
+	f, err := os.Open(saved) //nolint:gosec // our own file
+	if err != nil {
+		return 0, errdefs.Host.Errorf("the saved tar: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	t0 := time.Now()
+	_, err = image.New(image.Options{Home: home, Log: o.Log}).Import(ctx, "bench", f, image.Facts{}, "bench")
+	return time.Since(t0).Seconds(), err
+}
+
+func runMke2fs(ctx context.Context, mke2fs, tree, out string) (float64, error) {
+	defer func() { _ = os.Remove(out) }()
+	t0 := time.Now()
+	cmd := exec.CommandContext(ctx, mke2fs, "-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d", tree, out, "512M") //nolint:gosec // fixed arguments
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		return 0, errdefs.Host.Errorf("mke2fs: %w: %.500s", err, msg)
+	}
+	f, err := os.OpenFile(out, os.O_RDWR, 0) //nolint:gosec // our own file
+	if err == nil {
+		err = f.Sync()
+		_ = f.Close()
+	}
+	return time.Since(t0).Seconds(), err
+}
+
+func makeTree(root string) error {
+	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same tree each time
+	noise := make([]byte, 4<<20)
+	for i := range noise {
+		noise[i] = byte(r.Uint32())
+	}
+	for i := range treeDirs {
+		if err := os.MkdirAll(filepath.Join(root, fmt.Sprintf("%d/%d", i%30, i)), 0o750); err != nil {
+			return err
+		}
+	}
+	for i := range treeFiles + treeLarge {
+		size := int(r.ExpFloat64() * 8192)
+		if i >= treeFiles {
+			size = 1<<20 + r.IntN(3<<20)
+		}
+		d := i % treeDirs
+		name := filepath.Join(root, fmt.Sprintf("%d/%d/file%d", d%30, d, i))
+		if err := os.WriteFile(name, noise[:min(size, len(noise))], 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func saveTar(root, out string) error {
+	f, err := os.Create(out) //nolint:gosec,forbidigo // our own temporary file
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	w := tar.NewWriter(f)
+	if err := w.AddFS(os.DirFS(root)); err != nil {
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	return f.Close()
+}
