@@ -245,6 +245,18 @@ func TestCancelledStart(t *testing.T) {
 	state(t, m, "slow", api.StateStopped, "while it was starting")
 }
 
+// TestCancelledEarly: a supervisor that is ended before it can write that down was ended all the same, and did not fail.
+func TestCancelledEarly(t *testing.T) {
+	m := rig(t, "late")
+	create(t, m, "slow", CreateOptions{})
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := m.Start(ctx, "slow", nil); err == nil {
+		t.Error("it started")
+	}
+	state(t, m, "slow", api.StateStopped, "while it was starting")
+}
+
 // TestStopWhileStarting: stop and rm reach a VM whose guest does not answer yet.
 func TestStopWhileStarting(t *testing.T) {
 	m := rig(t, "silent")

@@ -32,6 +32,9 @@ const scriptVar = "SMOLVM_TEST_SCRIPT"
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == rpc.Command {
 		ctx := context.Background()
+		if os.Getenv(scriptVar) == "late" { // it knows of no signal yet
+			time.Sleep(5 * time.Second)
+		}
 		os.Exit(supervisor.Main(ctx, os.Args[2], supervisor.Deps{
 			Engines: engines(ctx, os.Getenv(scriptVar)), Version: api.Version{Version: "test"},
 			Verdicts: os.Getenv("SMOLVM_TEST_VERDICTS"),

@@ -67,6 +67,12 @@ func (m *Manager) suspect(rec store.Record) bool {
 
 // settleLocked is settle for who holds the lock.
 func (m *Manager) settleLocked(ctx context.Context, id string) (store.Record, error) {
+	return m.settleEnded(ctx, id, "")
+}
+
+// settleEnded is settleLocked for who asked for the end: a supervisor that could not write it down itself, because it was
+// only just starting or did not answer, did what it was asked for.
+func (m *Manager) settleEnded(ctx context.Context, id, asked string) (store.Record, error) {
 	rec, err := m.store.Read(id) // it may have changed before we had the lock
 	if err != nil {
 		return rec, err
@@ -95,6 +101,8 @@ func (m *Manager) settleLocked(ctx context.Context, id string) (store.Record, er
 	switch {
 	case st.BootID != bootID:
 		st.State, st.Reason = api.StateStopped, reasonRestarted
+	case asked != "":
+		st.State, st.Reason = api.StateStopped, asked
 	case st.State == api.StateStopping:
 		st.State = api.StateStopped // asked for, and done
 	default:

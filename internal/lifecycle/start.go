@@ -207,14 +207,33 @@ func (m *Manager) await(ctx context.Context, id string, sup *spawned, progress a
 	case <-time.After(startEnd):
 		sup.child.Kill()
 	}
-	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanup)
-	defer cancel()
-	if _, serr := m.settle(clean, id); serr != nil && !errdefs.Is(serr, errdefs.NotFound) {
+	if serr := m.settleStart(ctx, id); serr != nil && !errdefs.Is(serr, errdefs.NotFound) {
 		m.log.Warn("the record is not settled", "vm", id, "error", serr)
 	}
 	if errors.Is(err, io.EOF) {
 		err = errdefs.Internal.Errorf("%w: %s", err, m.lastWords(id)).WithRemedy("smolvm start %s", id)
 	}
+	return err
+}
+
+// settleStart settles a start that came to nothing. One that was given up by its caller may have ended before its supervisor
+// could write that down.
+func (m *Manager) settleStart(ctx context.Context, id string) error {
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanup)
+	defer cancel()
+	l, err := m.waitLock(clean, id, endingWait)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil // another smolvm is at work on it
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = l.Close() }()
+	asked := ""
+	if ctx.Err() != nil {
+		asked = "stopped while it was starting: " + context.Cause(ctx).Error()
+	}
+	_, err = m.settleEnded(clean, id, asked)
 	return err
 }
 

@@ -91,7 +91,7 @@ func (m *Manager) Stop(ctx context.Context, id string, o StopOptions) error {
 		return err
 	}
 	defer func() { _ = l.Close() }()
-	_, err = m.settleLocked(ctx, id)
+	_, err = m.settleEnded(ctx, id, "stopped")
 	return err
 }
 
