@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -197,6 +198,19 @@ func args(low, high int) cobra.PositionalArgs {
 			return nil
 		}
 		return err.WithRemedy("%s --help", cmd.CommandPath())
+	}
+}
+
+// oneOf wants arguments that are among names.
+func oneOf(what string, names []string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		for _, arg := range args {
+			if !slices.Contains(names, arg) {
+				return errdefs.Invalid.Errorf("%s: no %s %q; there are %s", cmd.Name(), what, arg, strings.Join(names, ", ")).
+					WithRemedy("%s --help", cmd.CommandPath())
+			}
+		}
+		return nil
 	}
 }
 

@@ -110,6 +110,7 @@ exit code is 1 when one misses its goal.
 Suites:` + list.String(),
 		Example:           "  smolvm bench exec copy\n  smolvm bench boot --runs 10 --json",
 		GroupID:           "more",
+		Args:              oneOf("suite", names),
 		ValidArgsFunction: cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp),
 	}
 	cmd.Flags().IntVar(&b.Runs, "runs", 0, "`N` pairs to measure per figure (default: each suite's own)")
