@@ -30,7 +30,7 @@ const (
 // The oldest version that has all we use (the dgram network backend), and the release series that the suite ran on.
 const oldestMajor, oldestMinor = 7, 2
 
-func testedSeries() []string { return []string{"7.2"} }
+func testedSeries() []string { return []string{"7.2", "10.0"} }
 
 // probed is what running the program told, and of which file.
 type probed struct {

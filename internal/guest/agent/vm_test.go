@@ -57,13 +57,7 @@ func needVM(t *testing.T) kit {
 		}
 		home = filepath.Join(dir, ".local/share/smolvm")
 	}
-	bin := filepath.Join(t.TempDir(), "init")
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", bin, "github.com/smolvm/smolvm/cmd/smolvm-guest")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	agent, err := os.ReadFile(bin)
+	agent, err := os.ReadFile(program(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,6 +85,21 @@ func needVM(t *testing.T) kit {
 	}
 	k.image = img.Path
 	return k
+}
+
+// program returns the agent's: the VM lane has built it, at home it is built here.
+func program(t *testing.T) string {
+	t.Helper()
+	if path := os.Getenv("SMOLVM_AGENT"); path != "" {
+		return path
+	}
+	path := filepath.Join(t.TempDir(), "init")
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", path, "github.com/smolvm/smolvm/cmd/smolvm-guest")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return path
 }
 
 // machine is a plain QEMU, without the project's driver: what is tested here is the guest.
