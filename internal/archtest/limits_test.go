@@ -94,25 +94,30 @@ func (c *checker) decl(f source, decl ast.Decl) {
 	}
 }
 
-// TestPackageDocs: every package says what it is, and below internal/ in which layer it lies.
+// TestPackageDocs: every package says what it is, a program as a command, and below internal/ in which layer it lies.
 func TestPackageDocs(t *testing.T) {
-	docs := map[string]string{}
+	docs, first := map[string]string{}, map[string]string{}
 	files := tree(t)
 	for _, f := range files {
-		if !f.test && f.syntax.Doc != nil {
+		if f.test {
+			continue
+		}
+		if f.syntax.Name.Name == "main" {
+			first[f.dir] = "Command "
+		}
+		if f.syntax.Doc != nil {
 			docs[f.dir] += f.syntax.Doc.Text()
 		}
 	}
 	for _, dir := range folders(files) {
-		doc := docs[dir]
-		switch {
-		case strings.HasPrefix(dir, "cmd/"):
-			if !strings.HasPrefix(doc, "Command ") {
-				t.Errorf("%s: the package comment does not begin with \"Command\": %q", dir, doc)
-			}
-		case !strings.HasPrefix(doc, "Package "):
-			t.Errorf("%s has no package comment", dir)
-		case !strings.Contains(doc, "Layer: "):
+		want := "Package "
+		if first[dir] != "" {
+			want = first[dir]
+		}
+		if !strings.HasPrefix(docs[dir], want) {
+			t.Errorf("%s: the package comment does not begin with %q: %q", dir, want, docs[dir])
+		}
+		if !strings.HasPrefix(dir, "cmd/") && !strings.Contains(docs[dir], "Layer: ") {
 			t.Errorf("%s: the package comment does not name its layer", dir)
 		}
 	}

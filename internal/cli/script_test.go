@@ -44,8 +44,8 @@ func app() cli.App {
 			return cli.Service{VMs: double{}, Images: images{}}, nil
 		},
 		Doctor: func(context.Context, cli.OpenOptions) ([]api.Check, error) { return checks, nil },
-		Bench: func(_ context.Context, _ cli.OpenOptions, b cli.BenchOptions) ([]api.Suite, error) {
-			ok := len(b.Suites) == 0 || b.Suites[0] != "bad"
+		Bench: func(context.Context, cli.OpenOptions, cli.BenchOptions) ([]api.Suite, error) {
+			ok := os.Getenv("SLOW") == ""
 			return []api.Suite{{Suite: "exec", Figures: []api.Figure{{Name: "ping", Value: 5.5, Unit: "x", Goal: "<= 7", OK: ok}, {Name: "told", Value: 3, Unit: "ms", OK: true}}}}, nil
 		},
 		BenchSuites: [][2]string{{"exec", "latency of commands"}},

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -162,12 +163,9 @@ func (m *machine) end(t *testing.T, want ...engine.ExitKind) engine.Exit {
 	if err != nil {
 		t.Fatalf("Wait: %v", err)
 	}
-	for _, k := range want {
-		if exit.Kind == k {
-			return exit
-		}
+	if !slices.Contains(want, exit.Kind) {
+		t.Errorf("it ended as %+v, want %v", exit, want)
 	}
-	t.Errorf("it ended as %+v, want %v", exit, want)
 	return exit
 }
 
