@@ -1,7 +1,7 @@
 // Package debian builds the default image: Debian 13 with what an agent expects of a machine, made by mmdebstrap in
 // namespaces of its own and cleaned of all that must differ between machines.
 //
-// Layer: below cmd (internal/wire). It may import api, errdefs, image, image/apt, sys/nsinit.
+// Layer: below cmd (internal/wire). It may import api, errdefs, image, image/apt, internal/sys.
 package debian
 
 import (
@@ -21,6 +21,7 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/image"
 	"github.com/smolvm/smolvm/internal/image/apt"
+	"github.com/smolvm/smolvm/internal/sys/launch"
 	"github.com/smolvm/smolvm/internal/sys/nsinit"
 )
 
@@ -125,7 +126,7 @@ func (b Builder) spec(ctx context.Context, t tools, packages []string) (nsinit.S
 	}
 	argv = append(argv, apt.Suite, "-")
 	return nsinit.Spec{
-		Unshare: t.unshare, UserNamespace: !nsinit.Root(), Argv: append(argv, b.Archive.Lines(keyringFile)...),
+		Unshare: t.unshare, UserNamespace: !launch.IsRoot(), Argv: append(argv, b.Archive.Lines(keyringFile)...),
 		Env: apt.Environ("HOME=/root"), Files: map[string][]byte{filepath.Base(keyringFile): keyring},
 	}, nil
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/smolvm/smolvm/internal/image"
+	"github.com/smolvm/smolvm/internal/sys/launch"
 	"github.com/smolvm/smolvm/internal/sys/nsinit"
 )
 
@@ -148,7 +149,7 @@ func TestVMLittleMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec := nsinit.Spec{Unshare: unshare, UserNamespace: !nsinit.Root()}
+	spec := nsinit.Spec{Unshare: unshare, UserNamespace: !launch.IsRoot()}
 	done, err := Builder{memory: 8 << 30}.scratch(t.Context(), v.scratch, &spec)
 	if err != nil {
 		t.Fatal(err)

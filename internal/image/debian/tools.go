@@ -10,7 +10,7 @@ import (
 
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/image/apt"
-	"github.com/smolvm/smolvm/internal/sys/nsinit"
+	"github.com/smolvm/smolvm/internal/sys/launch"
 )
 
 // tools are the host's programs that a build needs, by path.
@@ -27,7 +27,7 @@ func findTools() (tools, error) {
 	if t.unshare, err = apt.Tool("unshare", "util-linux"); err != nil {
 		return t, err
 	}
-	if nsinit.Root() {
+	if launch.IsRoot() {
 		return t, nil
 	}
 	if _, err = apt.Tool("newuidmap", "uidmap"); err != nil {

@@ -6,7 +6,6 @@
 package nsinit
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -104,36 +103,6 @@ func (l *limited) Write(p []byte) (int, error) {
 	l.left -= n
 	_, err := l.w.Write(p[:n])
 	return len(p), err
-}
-
-// Root reports whether this process is root over more than itself: a container may have a root with a single uid.
-func Root() bool {
-	if os.Geteuid() != 0 {
-		return false
-	}
-	f, err := os.Open("/proc/self/uid_map")
-	if err != nil {
-		return false
-	}
-	defer func() { _ = f.Close() }()
-	return mapsMany(f)
-}
-
-func mapsMany(uidMap io.Reader) bool {
-	var total uint64
-	s := bufio.NewScanner(uidMap)
-	for s.Scan() {
-		f := strings.Fields(s.Text())
-		if len(f) != 3 {
-			return false
-		}
-		n, err := strconv.ParseUint(f[2], 10, 32)
-		if err != nil {
-			return false
-		}
-		total += n
-	}
-	return total > 1
 }
 
 // ExitCode returns the exit status of the program that ran, if it was that what ended with err.

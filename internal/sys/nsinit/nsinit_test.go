@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/smolvm/smolvm/internal/sys/launch"
 	"github.com/smolvm/smolvm/internal/sys/nsinit"
 )
 
@@ -26,7 +27,7 @@ func unshare(t *testing.T) string {
 	if err != nil {
 		missing(t, "unshare is not installed")
 	}
-	if !nsinit.Root() {
+	if !launch.IsRoot() {
 		if _, err := exec.LookPath("newuidmap"); err != nil {
 			missing(t, "newuidmap is not installed")
 		}
@@ -45,7 +46,7 @@ func missing(t *testing.T, what string) {
 func spec(t *testing.T, argv ...string) nsinit.Spec {
 	t.Helper()
 	return nsinit.Spec{
-		Unshare: unshare(t), UserNamespace: !nsinit.Root(), TmpfsBytes: 16 << 20,
+		Unshare: unshare(t), UserNamespace: !launch.IsRoot(), TmpfsBytes: 16 << 20,
 		Argv: argv, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
 	}
 }
