@@ -83,7 +83,7 @@ type Spec struct {
 	Accel     string // one of Caps.Accels' names
 
 	Kernel  *os.File // vmlinux, read only
-	Initrd  *os.File // read only
+	Initrd  *os.File // read only, of whole pages (see InitrdAlign)
 	Cmdline string   // what the guest's kernel gets; the driver adds what its machine needs
 
 	Drives []Drive // in the order in which the guest sees them

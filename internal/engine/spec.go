@@ -13,6 +13,10 @@ var driveID = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,19}$`)
 // MaxCmdline is the longest kernel command line, what a driver adds included (x86's COMMAND_LINE_SIZE is 2048).
 const MaxCmdline = 1792
 
+// InitrdAlign is what an initrd's size must be a multiple of. QEMU puts it at the very end of the memory, where newer
+// firmware keeps the ACPI tables in the last page: of whole pages it ends before them, else it overwrites them.
+const InitrdAlign = 4096
+
 // Validate refuses what no driver can start. Drivers call it first.
 func (s *Spec) Validate() error {
 	switch {
@@ -28,6 +32,15 @@ func (s *Spec) Validate() error {
 		return errdefs.Invalid.Errorf("a kernel command line of %d bytes: at most %d, on one line", len(s.Cmdline), MaxCmdline)
 	case s.AgentPath == "":
 		return errdefs.Invalid.Errorf("a machine needs the path of its agent socket")
+	}
+	if s.Initrd != nil {
+		st, err := s.Initrd.Stat()
+		if err != nil {
+			return errdefs.Invalid.Errorf("initrd: %w", err)
+		}
+		if st.Size()%InitrdAlign != 0 {
+			return errdefs.Invalid.Errorf("an initrd of %d bytes: it must be padded to a multiple of %d", st.Size(), InitrdAlign)
+		}
 	}
 	seen := map[string]bool{}
 	for _, d := range s.Drives {

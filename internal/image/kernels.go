@@ -126,7 +126,7 @@ func (s *Store) LookupKernel(ctx context.Context, id string) (api.Kernel, error)
 }
 
 // initrdFormat is part of an initramfs's name: raise it when what lies in one changes.
-const initrdFormat = "1"
+const initrdFormat = "2"
 
 // BootFiles returns what kernel k boots with agent as its /init; the initramfs is made when it is absent.
 func (s *Store) BootFiles(ctx context.Context, k api.Kernel, agent []byte) (BootFiles, error) {

@@ -11,6 +11,10 @@ import (
 	"strings"
 )
 
+// Align is a page. QEMU puts an initramfs at the end of the memory, into whose last page the firmware of QEMU 8 and newer
+// has put the ACPI tables: one of whole pages ends before it, any other overwrites them, and the kernel hangs.
+const Align = 4096
+
 // Module is one kernel module file, as it lies in Debian's package.
 type Module struct {
 	Name string // file name without a directory, "virtio_blk.ko.xz"
@@ -18,7 +22,8 @@ type Module struct {
 }
 
 // Write writes the archive: /init = agent, /modules/NAME per module, /modules/list with the names in load order, one
-// per line, /dev/console, and the empty directories that an init mounts on. The same input gives the same bytes.
+// per line, /dev/console, and the empty directories that an init mounts on. The same input gives the same bytes. Its size is
+// a multiple of Align.
 func Write(w io.Writer, agent []byte, modules []Module) error {
 	a := &archive{w: bufio.NewWriterSize(w, 1<<20)}
 	for _, d := range []string{"dev", "proc", "sys", "run", "new", "modules"} {
@@ -37,6 +42,7 @@ func Write(w io.Writer, agent []byte, modules []Module) error {
 	}
 	a.add(entry{name: "modules/list", mode: modeFile | 0o444, nlink: 1, data: []byte(list.String())})
 	a.add(entry{name: "TRAILER!!!", nlink: 1})
+	a.pad(Align)
 	if a.err != nil {
 		return a.err
 	}
@@ -58,9 +64,10 @@ type entry struct {
 }
 
 type archive struct {
-	w   *bufio.Writer
-	ino uint32
-	err error
+	w    *bufio.Writer
+	size int64
+	ino  uint32
+	err  error
 }
 
 // add writes one entry; after an error it does nothing.
@@ -72,16 +79,19 @@ func (a *archive) add(e entry) {
 	// magic, ino, mode, uid, gid, nlink, mtime, size, dev major and minor, rdev major and minor, name size, checksum
 	head := fmt.Sprintf("070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x",
 		a.ino, e.mode, 0, 0, e.nlink, 0, len(e.data), 0, 0, e.major, e.minor, len(e.name)+1, 0)
-	a.padded([]byte(head + e.name + "\x00"))
-	a.padded(e.data)
+	a.write([]byte(head + e.name + "\x00"))
+	a.pad(4)
+	a.write(e.data)
+	a.pad(4)
 }
 
-// padded writes b and zeros up to the next multiple of four.
-func (a *archive) padded(b []byte) {
+func (a *archive) write(b []byte) {
 	if a.err != nil {
 		return
 	}
-	if _, a.err = a.w.Write(b); a.err == nil {
-		_, a.err = a.w.Write(make([]byte, (4-len(b)%4)%4))
-	}
+	_, a.err = a.w.Write(b)
+	a.size += int64(len(b))
 }
+
+// pad writes zeros up to the next multiple of n, which readers of the format skip.
+func (a *archive) pad(n int64) { a.write(make([]byte, (n-a.size%n)%n)) }

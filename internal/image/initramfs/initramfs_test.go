@@ -52,6 +52,9 @@ func TestWrite(t *testing.T) {
 	if err := initramfs.Write(&b, []byte("agent"), mods); err != nil {
 		t.Fatal(err)
 	}
+	if b.Len()%initramfs.Align != 0 {
+		t.Errorf("%d bytes are no whole pages", b.Len())
+	}
 	names, files := unpack(t, b.Bytes())
 	for name, want := range map[string]file{
 		"init":            {mode: 0o100755, data: "agent"},
