@@ -23,6 +23,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
+			e.Setenv("GORACE", "atexit_sleep_ms=50") // a second per command otherwise
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("SMOLVM_HOME", e.WorkDir+"/home")
 			e.Setenv("PATH", os.Getenv("PATH"))

@@ -57,6 +57,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(e *testscript.Env) error {
+			e.Setenv("GORACE", "atexit_sleep_ms=50") // a second per command otherwise
 			e.Setenv("CALLS", filepath.Join(e.WorkDir, "calls"))
 			e.Setenv("GUEST", filepath.Join(e.WorkDir, "guest"))
 			e.Setenv("SMOLVM_HOME", filepath.Join(e.WorkDir, "home"))

@@ -62,12 +62,10 @@ func (p *Progress) Report(step api.Progress) {
 			p.said = s
 			p.lines(s)
 		}
-		return
 	}
-	p.update()
 }
 
-// show begins to draw.
+// show begins to draw. What is drawn asks for the line; nothing that holds mu may wait for the bar.
 func (p *Progress) show() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -80,7 +78,6 @@ func (p *Progress) show() {
 		0, mpb.SpinnerStyle().PositionLeft(), mpb.BarWidth(2),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return p.line(begin) })),
 	)
-	p.update()
 }
 
 // line is what stands on the terminal.
@@ -111,12 +108,6 @@ func (p *Progress) text() string {
 		return Cell(p.now.Detail)
 	}
 	return Cell(p.now.Stage + ": " + p.now.Detail)
-}
-
-func (p *Progress) update() {
-	if p.bar != nil {
-		p.bar.SetCurrent(p.now.Done)
-	}
 }
 
 // Stop removes what is drawn. It may be called again.
