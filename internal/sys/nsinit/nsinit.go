@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Command is the hidden subcommand under which the program must call Main.
@@ -71,7 +73,7 @@ func Run(ctx context.Context, s Spec, stdout, stderr io.Writer) error {
 	}
 	_ = r.Close()
 	err = json.NewEncoder(w).Encode(s)
-	// Wait returns when the last process in there that holds stdout or stderr has ended, not only the first.
+	killRest(cmd.Process.Pid)
 	if werr := cmd.Wait(); werr != nil {
 		err = werr
 	}
@@ -79,6 +81,18 @@ func Run(ctx context.Context, s Spec, stdout, stderr io.Writer) error {
 		return context.Cause(ctx)
 	}
 	return err
+}
+
+// killRest waits for the end of unshare, and ends what it left in its session: where namespaces are refused, that is a
+// helper which would wait for ever, and hold our pipes. The zombie keeps its id from being another's until then.
+func killRest(pid int) {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	_ = unix.Kill(-pid, unix.SIGKILL)
 }
 
 // Clean empties and removes a directory that a killed Run with it as TmpDir has left. It may hold files of subordinate

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/smolvm/smolvm/internal/sys/launch"
 	"github.com/smolvm/smolvm/internal/sys/nsinit"
@@ -85,6 +86,28 @@ func TestRunTellsTheExitStatus(t *testing.T) {
 				t.Errorf("got %v (%s), want status %d", err, errs.String(), c.code)
 			}
 		})
+	}
+}
+
+// TestRunEndsWithUnshare: where namespaces are refused, unshare of util-linux 2.41 leaves a helper that never ends and
+// holds its streams.
+func TestRunEndsWithUnshare(t *testing.T) {
+	stand := filepath.Join(t.TempDir(), "unshare")
+	if err := os.WriteFile(stand, []byte("#!/bin/sh\necho 'unshare: unshare failed: Operation not permitted' >&2\nsleep 1000 &\nexit 1\n"), 0o700); err != nil { //nolint:gosec // it must run
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	var out, errs bytes.Buffer
+	go func() {
+		ended <- nsinit.Run(t.Context(), nsinit.Spec{Unshare: stand, TmpfsBytes: 1 << 20}, &out, &errs)
+	}()
+	select {
+	case err := <-ended:
+		if code, ok := nsinit.ExitCode(err); !ok || code != 1 || !strings.Contains(errs.String(), "not permitted") {
+			t.Errorf("got %v: %s", err, errs.String())
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it waits for what unshare left")
 	}
 }
 
