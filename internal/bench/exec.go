@@ -84,13 +84,15 @@ func runExec(ctx context.Context, o *Options) ([]api.Figure, error) {
 	return append(figures, busy.figures("exec during a copy / idle", atMost(10), "exec during a copy p50", "exec idle p50", "ms")...), nil
 }
 
-// execDuringCopy returns the median milliseconds of commands that run while a file is sent without end.
+// execDuringCopy returns the median milliseconds of commands that run while files are sent without a pause.
 func (c *channels) execDuringCopy(ctx context.Context) (float64, error) {
 	copying, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = c.vm.guest.WriteFile(copying, copyPath, 0o600, io.LimitReader(zeros{}, copyBytes*4))
+		for copying.Err() == nil {
+			_ = c.vm.guest.WriteFile(copying, copyPath, 0o600, io.LimitReader(zeros{}, copyBytes/4))
+		}
 	}()
 	_, total, err := c.execBlock(ctx)
 	stop()
