@@ -85,7 +85,7 @@ func (s *Store) Read(id string) (Record, error) {
 	case !s.Exists(id): // also when it went between two files
 		return r, NotFound(id)
 	case errors.Is(err, ErrNewer):
-		return r, errdefs.WrongState.Errorf("the record of the VM %s: %w", id, err).WithRemedy("use the smolvm that made it, or a newer one")
+		return r, errdefs.WrongState.Errorf("the record of the VM %s: %w", id, err).WithRemedy("use the program that made it, or a newer one")
 	default:
 		return r, errdefs.Internal.Errorf("the record of the VM %s is broken: %w", id, err).WithRemedy("smolvm rm -f %s", id)
 	}

@@ -147,7 +147,7 @@ func hostError(what string, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
-		return errdefs.Exhausted.Errorf("%s: %w", what, err).WithRemedy("smolvm image prune")
+		return errdefs.Exhausted.Errorf("%s: %w", what, err).WithRemedy("make room on the disk of $SMOLVM_HOME: smolvm ls -a, smolvm image ls, smolvm rm, smolvm image rm")
 	default:
 		return errdefs.Host.Errorf("%s: %w", what, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/Microsoft/hcsshim/ext4/tar2ext4"
@@ -37,7 +38,7 @@ func Convert(ctx context.Context, tar io.Reader, f *os.File, max int64) error {
 		return in.failed
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return errdefs.Exhausted.Errorf("no space left for a file system in %s: %w", f.Name(), err).
-			WithRemedy("df -h %s", f.Name())
+			WithRemedy("make room: df -h %s", filepath.Dir(filepath.Dir(f.Name())))
 	}
 	return errdefs.Image.Errorf("make an ext4 file system of a tar: %w", err)
 }

@@ -1,0 +1,45 @@
+package cli
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/smolvm/smolvm/internal/cli/interrupt"
+)
+
+// TestRemedies: what our errors tell people to run are commands that there are.
+func TestRemedies(t *testing.T) {
+	a := &app{App: App{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}, sig: interrupt.Watch(t.Context())}
+	defer a.sig.Close()
+	root := a.root()
+	call := regexp.MustCompile(`WithRemedy\("([^"]*)"`)
+	named := regexp.MustCompile(`smolvm ([a-z]+(?: [a-z]+)?)`)
+	found := 0
+	err := filepath.WalkDir(filepath.Join("..", ".."), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		b, err := os.ReadFile(path) //nolint:gosec // our own sources
+		if err != nil {
+			return err
+		}
+		for _, remedy := range call.FindAllSubmatch(b, -1) {
+			for _, m := range named.FindAllStringSubmatch(string(remedy[1]), -1) {
+				found++
+				words := strings.Fields(m[1])
+				cmd, rest, err := root.Find(words)
+				if err != nil || cmd == root || cmd.HasSubCommands() && len(rest) > 0 {
+					t.Errorf("%s: there is no command %q (in %q)", path, m[0], remedy[1])
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil || found < 10 {
+		t.Errorf("%d remedies, %v", found, err)
+	}
+}
