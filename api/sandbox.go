@@ -6,16 +6,16 @@ import "time"
 type Sandbox struct {
 	ID     string `json:"id"`
 	State  State  `json:"state"`
-	Reason string `json:"reason,omitempty"` // why it is in this state, e.g. "guest powered off"
+	Reason string `json:"reason"` // why it is in this state, e.g. "guest powered off"
 	Owner  Owner  `json:"owner"`
 
 	Config Config `json:"config"` // env values are masked unless asked for
 
-	SupervisorPID int    `json:"supervisor_pid,omitempty"`
-	VMMPID        int    `json:"vmm_pid,omitempty"`
-	Engine        string `json:"engine,omitempty"`         // "qemu 7.2.22"
-	Accelerator   string `json:"accelerator,omitempty"`    // "tcg (emulated: no security boundary)", "kvm"
-	Confinement   string `json:"confinement,omitempty"`    // what is in force, e.g. "uid 1900000007, netns, landlock 6, seccomp"
+	SupervisorPID int    `json:"supervisor_pid"`
+	VMMPID        int    `json:"vmm_pid"`
+	Engine        string `json:"engine"`                   // "qemu 7.2.22"
+	Accelerator   string `json:"accelerator"`              // "tcg (emulated: no security boundary)", "kvm"
+	Confinement   string `json:"confinement"`              // what is in force, e.g. "uid 1900000007, netns, landlock 6, seccomp"
 	Network       string `json:"network"`                  // "none" until the gateway exists
 	ImageDigest   string `json:"image_digest,omitempty"`   // what Config.Image meant when the VM was created
 	KernelRelease string `json:"kernel_release,omitempty"` // of the guest
