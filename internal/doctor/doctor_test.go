@@ -130,12 +130,3 @@ func TestReason(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
-
-func TestAvailable(t *testing.T) {
-	if got := available("MemTotal: 5 kB\nMemAvailable:    2048 kB\n"); got != 2<<20 {
-		t.Errorf("got %d", got)
-	}
-	if got := available("nothing"); got != 0 {
-		t.Errorf("got %d", got)
-	}
-}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/docker/go-units"
 	"golang.org/x/sys/unix"
+
+	"github.com/smolvm/smolvm/internal/sys/memory"
 )
 
 const (
@@ -139,27 +141,15 @@ func (d *doctor) disk() {
 }
 
 func (d *doctor) memory() {
-	b, err := os.ReadFile("/proc/meminfo")
+	now, err := memory.Now()
 	if err != nil {
 		d.warn("memory", "", "%v", err)
 		return
 	}
-	free := available(string(b))
+	free := now.Available
 	if free < enoughRAM {
 		d.warn("memory", "smaller VMs: --memory 256m", "%s available, less than a VM's default of 1 GiB", units.BytesSize(float64(free)))
 		return
 	}
 	d.ok("memory", "%s available", units.BytesSize(float64(free)))
-}
-
-// available reads MemAvailable of meminfo, in bytes.
-func available(meminfo string) int64 {
-	for line := range strings.Lines(meminfo) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "MemAvailable:" {
-			if n, err := units.RAMInBytes(f[1] + "k"); err == nil {
-				return n
-			}
-		}
-	}
-	return 0
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/smolvm/smolvm/internal/image"
 	"github.com/smolvm/smolvm/internal/image/apt"
 	"github.com/smolvm/smolvm/internal/sys/launch"
+	"github.com/smolvm/smolvm/internal/sys/memory"
 	"github.com/smolvm/smolvm/internal/sys/nsinit"
 )
 
@@ -153,7 +154,11 @@ func (b Builder) scratch(ctx context.Context, dir string, spec *nsinit.Spec) (do
 	}
 	free := b.memory
 	if free == 0 {
-		free = availableMemory()
+		now, err := memory.Now()
+		if err != nil {
+			b.log().Warn("how much memory is free is not known, the build uses the disk", "err", err)
+		}
+		free = now.Available
 	}
 	if free >= minMemory || dir == "" {
 		spec.TmpfsBytes = max(free/4*3, minMemory)
