@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"runtime"
 
 	"github.com/smolvm/smolvm/api"
@@ -46,8 +47,12 @@ func manager(o cli.OpenOptions, images *image.Store) (*lifecycle.Manager, error)
 			return nil, err
 		}
 	}
+	budget, err := lifecycle.BudgetFromEnv(os.Getenv)
+	if err != nil {
+		return nil, err
+	}
 	return lifecycle.New(lifecycle.Options{
-		Home: o.Home, Engines: wire.Engines(o.Log), Images: images, Agent: agent, Version: programVersion(), Log: o.Log,
+		Home: o.Home, Engines: wire.Engines(o.Log), Images: images, Agent: agent, Version: programVersion(), Budget: budget, Log: o.Log,
 	})
 }
 

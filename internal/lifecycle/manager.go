@@ -29,6 +29,7 @@ type Options struct {
 	Images  *image.Store
 	Agent   []byte // the guest agent's program
 	Version api.Version
+	Budget  Budget
 	Log     *slog.Logger
 }
 

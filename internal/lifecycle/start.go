@@ -60,12 +60,8 @@ func (m *Manager) startLocked(ctx context.Context, id string, progress api.Progr
 		return err
 	}
 	defer boot.close()
-	st := rec.State
-	if st.BootID, err = store.HostBootID(); err != nil {
-		return err
-	}
-	st.State, st.Reason, st.Supervisor, st.Engine = api.StateStarting, "", nil, nil
-	if err := m.save(id, st); err != nil {
+	st, err := m.markStarting(ctx, rec)
+	if err != nil {
 		return err
 	}
 	sup, err := m.spawn(ctx, id, l, boot)
@@ -78,6 +74,21 @@ func (m *Manager) startLocked(ctx context.Context, id string, progress api.Progr
 	}
 	_ = l.Close() // the supervisor's copy holds it
 	return m.await(ctx, id, sup, progress)
+}
+
+// markStarting writes down that the VM starts, if the host has room for it. From then on it counts for others.
+func (m *Manager) markStarting(ctx context.Context, rec store.Record) (store.State, error) {
+	release, err := m.reserve(ctx, rec)
+	if err != nil {
+		return store.State{}, err
+	}
+	defer release()
+	st := rec.State
+	if st.BootID, err = store.HostBootID(); err != nil {
+		return store.State{}, err
+	}
+	st.State, st.Reason, st.Supervisor, st.Engine = api.StateStarting, "", nil, nil
+	return st, m.save(rec.Config.Config.ID, st)
 }
 
 // bootFiles are what a supervisor gets of the cache, and the lease that keeps it there.
