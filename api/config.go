@@ -20,17 +20,27 @@ const (
 	MinDiskMiB   = 256
 	MaxDiskMiB   = 256 * 1024
 
+	MaxDiskRateMiB = 1 << 20
+	MinDiskIOPS    = 10 // fewer, and a boot takes for ever
+	MaxDiskIOPS    = 10_000_000
+	MinCPUShare    = 1
+
 	maxEnvBytes = 1 << 20
 )
 
 // Config is what a VM is made of, as its user asks for it. Zero values mean the default.
 type Config struct {
-	ID        string            `json:"id"`
-	Image     string            `json:"image"`
-	CPUs      int               `json:"cpus"`
-	MemoryMiB int               `json:"memory_mib"`
-	DiskMiB   int               `json:"disk_mib"`
-	Env       map[string]string `json:"env,omitempty"`
+	ID        string `json:"id"`
+	Image     string `json:"image"`
+	CPUs      int    `json:"cpus"`
+	MemoryMiB int    `json:"memory_mib"`
+	DiskMiB   int    `json:"disk_mib"`
+	// DiskRateMiB and DiskIOPS bound the writable disk's MiB and requests per second; 0 = no limit.
+	DiskRateMiB int `json:"disk_rate_mib,omitempty"`
+	DiskIOPS    int `json:"disk_iops,omitempty"`
+	// CPUShare is how much the VM may use of the host's processors, in percent of one; 0 = as much as its own can.
+	CPUShare int               `json:"cpu_share,omitempty"`
+	Env      map[string]string `json:"env,omitempty"`
 	// Workdir and User are what commands get that name none themselves. Empty: root, in its home.
 	Workdir string `json:"workdir,omitempty"`
 	User    string `json:"user,omitempty"`
@@ -70,6 +80,15 @@ func (c Config) Validate() error {
 	}
 	if c.DiskMiB < MinDiskMiB || c.DiskMiB > MaxDiskMiB {
 		return errdefs.Invalid.Errorf("disk: %d MiB is not within %d MiB to %d GiB", c.DiskMiB, MinDiskMiB, MaxDiskMiB/1024)
+	}
+	if c.DiskRateMiB < 0 || c.DiskRateMiB > MaxDiskRateMiB {
+		return errdefs.Invalid.Errorf("disk rate: %d MiB per second is not within 1 to %d", c.DiskRateMiB, MaxDiskRateMiB)
+	}
+	if c.DiskIOPS != 0 && (c.DiskIOPS < MinDiskIOPS || c.DiskIOPS > MaxDiskIOPS) {
+		return errdefs.Invalid.Errorf("disk iops: %d is not within %d to %d", c.DiskIOPS, MinDiskIOPS, MaxDiskIOPS)
+	}
+	if c.CPUShare != 0 && (c.CPUShare < MinCPUShare || c.CPUShare > 100*c.CPUs) {
+		return errdefs.Invalid.Errorf("cpu share: %d %% is not within %d to %d %%, which is all of %d CPUs", c.CPUShare, MinCPUShare, 100*c.CPUs, c.CPUs)
 	}
 	if c.BootTimeoutMs < 0 {
 		return errdefs.Invalid.Errorf("boot timeout: %d ms is negative", c.BootTimeoutMs)

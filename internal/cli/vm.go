@@ -15,6 +15,7 @@ type vmFlags struct {
 	cfg         api.Config
 	memory      value.Size
 	disk        value.Size
+	diskRate    value.Size
 	bootTimeout value.Duration
 	env         value.Env
 }
@@ -27,6 +28,9 @@ func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
 	f.IntVar(&v.cfg.CPUs, "cpus", 0, fmt.Sprintf("`N` processors (default %d)", api.DefaultCPUs))
 	f.Var(&v.memory, "memory", fmt.Sprintf("memory: 512m, 2g, or MiB (default %dm)", api.DefaultMemoryMiB))
 	f.Var(&v.disk, "disk", fmt.Sprintf("size of the writable disk (default %dg)", api.DefaultDiskMiB/1024))
+	f.Var(&v.diskRate, "disk-rate", "what the disk reads and writes per second at most: 20m, or MiB")
+	f.IntVar(&v.cfg.DiskIOPS, "disk-iops", 0, fmt.Sprintf("`N` requests per second to the disk at most, %d or more", api.MinDiskIOPS))
+	f.IntVar(&v.cfg.CPUShare, "cpu-share", 0, "use at most `PERCENT` of one of the host's processors: 50 is half of one")
 	v.env.Flags(f)
 	f.StringVarP(&v.cfg.Workdir, "workdir", "w", "", "`DIR` where commands run (default: the user's home)")
 	f.StringVarP(&v.cfg.User, "user", "u", "", "`USER` who runs commands: name or uid[:gid] (default root)")
@@ -40,6 +44,7 @@ func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
 func (v *vmFlags) config(cmd *cobra.Command) (api.Config, error) {
 	c := v.cfg
 	c.MemoryMiB, c.DiskMiB, c.BootTimeoutMs = int(v.memory), int(v.disk), v.bootTimeout.Milliseconds()
+	c.DiskRateMiB = int(v.diskRate)
 	env, err := v.env.Resolve(os.LookupEnv)
 	if err != nil {
 		return c, err

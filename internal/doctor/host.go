@@ -14,6 +14,7 @@ import (
 	"github.com/docker/go-units"
 	"golang.org/x/sys/unix"
 
+	"github.com/smolvm/smolvm/internal/sys/cgroup"
 	"github.com/smolvm/smolvm/internal/sys/memory"
 )
 
@@ -103,12 +104,13 @@ func (d *doctor) landlock() {
 }
 
 func (d *doctor) cgroups() {
-	b, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers")
+	parent, err := cgroup.Find()
 	if err != nil {
-		d.warn("cgroups", "boot with systemd.unified_cgroup_hierarchy=1", "version 2 is not mounted at /sys/fs/cgroup; nothing here depends on it yet")
+		d.warn("cgroups", "run as root, or: systemd-run --user --scope -p Delegate=yes smolvm …",
+			"no control group can be made, so that --cpu-share is refused: %v", err)
 		return
 	}
-	d.ok("cgroups", "version 2: %s", strings.TrimSpace(string(b)))
+	d.ok("cgroups", "a VM's --cpu-share is enforced in %s", parent)
 }
 
 func (d *doctor) disk() {

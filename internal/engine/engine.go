@@ -113,6 +113,14 @@ type Drive struct {
 	// File is open for reading, or for reading and writing where ReadOnly is false.
 	File     *os.File
 	ReadOnly bool
+	// Limit bounds what the guest may do to it; the guest waits.
+	Limit IOLimit
+}
+
+// IOLimit is a drive's rate, reads and writes together. 0 = no limit.
+type IOLimit struct {
+	BytesPerSecond int64
+	OpsPerSecond   int64
 }
 
 // NIC is the one network card. FD is the monitor's end of a datagram socket pair, one Ethernet frame per datagram.

@@ -50,6 +50,9 @@ func (s *Spec) Validate() error {
 		if d.File == nil {
 			return errdefs.Invalid.Errorf("drive %q has no file", d.ID)
 		}
+		if d.Limit.BytesPerSecond < 0 || d.Limit.OpsPerSecond < 0 {
+			return errdefs.Invalid.Errorf("drive %q: a limit is negative", d.ID)
+		}
 		seen[d.ID] = true
 	}
 	if n := s.NIC; n != nil && (n.FD == nil || len(n.MAC) != 6 || n.MTU < 68 || n.MTU > 65535) {

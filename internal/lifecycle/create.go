@@ -11,6 +11,7 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/image"
 	"github.com/smolvm/smolvm/internal/store"
+	"github.com/smolvm/smolvm/internal/sys/cgroup"
 	"github.com/smolvm/smolvm/internal/sys/pidfd"
 )
 
@@ -22,6 +23,9 @@ func (m *Manager) Create(ctx context.Context, cfg api.Config, o CreateOptions) (
 	}
 	cfg = cfg.WithDefaults()
 	if err := cfg.Validate(); err != nil {
+		return api.Sandbox{}, err
+	}
+	if err := enforceable(cfg); err != nil {
 		return api.Sandbox{}, err
 	}
 	client, err := owner(o)
@@ -57,6 +61,18 @@ func (m *Manager) Create(ctx context.Context, cfg api.Config, o CreateOptions) (
 		return api.Sandbox{}, err
 	}
 	return m.sandbox(rec, false), nil
+}
+
+// enforceable refuses limits that this host cannot hold a VM to.
+func enforceable(cfg api.Config) error {
+	if cfg.CPUShare == 0 {
+		return nil
+	}
+	if _, err := cgroup.Find(); err != nil {
+		return errdefs.Host.Errorf("cpu share: no control group can be made to enforce it: %w", err).
+			WithRemedy("run it as root, or where a cgroup with the cpu controller is delegated to you: systemd-run --user --scope -p Delegate=yes smolvm …")
+	}
+	return nil
 }
 
 // publish makes the VM's directory; on an error nothing of it is left.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,6 +14,7 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/store"
+	"github.com/smolvm/smolvm/internal/sys/cgroup"
 	"github.com/smolvm/smolvm/internal/sys/lock"
 	"github.com/smolvm/smolvm/internal/sys/pidfd"
 )
@@ -147,6 +150,11 @@ func (m *Manager) reap(ctx context.Context, st store.State) error {
 		}
 		if err := kill(ctx, p); err != nil {
 			return err
+		}
+	}
+	if st.Cgroup != "" && strings.HasPrefix(filepath.Base(st.Cgroup), "smolvm-") {
+		if err := cgroup.Remove(st.Cgroup); err != nil {
+			return errdefs.Host.Errorf("remove the control group that a VM left behind: %w", err)
 		}
 	}
 	return nil

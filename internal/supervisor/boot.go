@@ -117,6 +117,18 @@ func (s *supervisor) recordMonitor(m engine.Machine) error {
 	return s.save(func(st *store.State) { st.Engine = handle })
 }
 
+// bound puts the monitor where its processor time is bounded.
+func (s *supervisor) bound(m engine.Machine) error {
+	pid := m.Handle().PID
+	if s.share == nil || pid == 0 {
+		return nil
+	}
+	if err := s.share.Add(pid); err != nil {
+		return errdefs.Host.Errorf("put the monitor %d into its control group: %w", pid, err).WithRemedy("smolvm doctor")
+	}
+	return nil
+}
+
 // booting tries one accelerator after the other.
 type booting struct {
 	s        *supervisor
@@ -226,7 +238,11 @@ func (b *booting) one(ctx context.Context, a engine.Accel, limit time.Duration) 
 		return err
 	}
 	b.accel = a
-	if err := b.s.recordMonitor(b.machine); err != nil {
+	err = b.s.recordMonitor(b.machine)
+	if err == nil {
+		err = b.s.bound(b.machine)
+	}
+	if err != nil {
 		b.drop(ctx)
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/store"
+	"github.com/smolvm/smolvm/internal/sys/cgroup"
 	"github.com/smolvm/smolvm/internal/sys/launch"
 	"github.com/smolvm/smolvm/internal/sys/lock"
 	"github.com/smolvm/smolvm/internal/sys/undo"
@@ -34,8 +35,12 @@ func (s *supervisor) spec() (engine.Spec, error) {
 		Name: s.id, CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB, Cmdline: kernelCmdline, Console: s.console,
 		Inherit: []*os.File{s.in.lock}, MaxFileBytes: int64(cfg.DiskMiB) << 20,
 	}
-	drive := func(id string, readOnly bool) func(*os.File) {
-		return func(f *os.File) { spec.Drives = append(spec.Drives, engine.Drive{ID: id, File: f, ReadOnly: readOnly}) }
+	image := func(id string) func(*os.File) {
+		return func(f *os.File) { spec.Drives = append(spec.Drives, engine.Drive{ID: id, File: f, ReadOnly: true}) }
+	}
+	disk := func(f *os.File) {
+		limit := engine.IOLimit{BytesPerSecond: int64(cfg.DiskRateMiB) << 20, OpsPerSecond: int64(cfg.DiskIOPS)}
+		spec.Drives = append(spec.Drives, engine.Drive{ID: "disk", File: f, Limit: limit})
 	}
 	// The guest sees the drives in this order.
 	for _, f := range []struct {
@@ -45,9 +50,9 @@ func (s *supervisor) spec() (engine.Spec, error) {
 	}{
 		{plan.Kernel, os.O_RDONLY, func(f *os.File) { spec.Kernel = f }},
 		{plan.Initrd, os.O_RDONLY, func(f *os.File) { spec.Initrd = f }},
-		{plan.Image, os.O_RDONLY, drive("image", true)},
-		{s.store.Path(s.id, store.DiskFile), os.O_RDWR, drive("disk", false)},
-		{plan.Modules, os.O_RDONLY, drive("modules", true)},
+		{plan.Image, os.O_RDONLY, image("image")},
+		{s.store.Path(s.id, store.DiskFile), os.O_RDWR, disk},
+		{plan.Modules, os.O_RDONLY, image("modules")},
 	} {
 		file, err := os.OpenFile(f.path, f.flag|unix.O_NOFOLLOW, 0)
 		if err != nil {
@@ -56,7 +61,36 @@ func (s *supervisor) spec() (engine.Spec, error) {
 		s.undo.Add(func() { _ = file.Close() })
 		f.use(file)
 	}
-	return spec, s.takeUID(&spec)
+	if err := s.takeUID(&spec); err != nil {
+		return spec, err
+	}
+	return spec, s.takeShare()
+}
+
+// takeShare makes the control group that bounds the monitor's processor time, where there is a bound. It is written down
+// first, so that it is found even if we are killed.
+func (s *supervisor) takeShare() error {
+	percent := s.config.Config.CPUShare
+	if percent == 0 {
+		return nil
+	}
+	parent, err := cgroup.Find()
+	if err != nil {
+		return errdefs.Host.Errorf("a share of %d %% cannot be enforced: %w", percent, err).WithRemedy("smolvm doctor")
+	}
+	name := fmt.Sprintf("smolvm-%s-%d", s.id, os.Getpid())
+	if err := s.save(func(st *store.State) { st.Cgroup = parent.Path(name) }); err != nil {
+		return err
+	}
+	if s.share, err = parent.Make(name, percent); err != nil {
+		return errdefs.Host.Errorf("make a control group for a share of %d %%: %w", percent, err).WithRemedy("smolvm doctor")
+	}
+	s.undo.Add(func() {
+		if err := s.share.Remove(); err != nil {
+			s.log.Warn("a control group is left", "error", err)
+		}
+	})
+	return nil
 }
 
 // takeUID gives the monitor a user id of its own where we can: a number whose lock nobody holds, by preference the one that

@@ -17,6 +17,7 @@ import (
 	"github.com/smolvm/smolvm/internal/supervisor/relay"
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
 	"github.com/smolvm/smolvm/internal/sys/capfile"
+	"github.com/smolvm/smolvm/internal/sys/cgroup"
 	"github.com/smolvm/smolvm/internal/sys/pidfd"
 	"github.com/smolvm/smolvm/internal/sys/sockpath"
 	"github.com/smolvm/smolvm/internal/sys/undo"
@@ -39,6 +40,7 @@ type supervisor struct {
 	dir    *sockpath.Dir
 	undo   undo.Stack // run at the end, whatever it is
 
+	share   *cgroup.Group // of the monitor; nil where its processor time has no bound
 	console *capfile.Writer
 	server  *rpc.Server
 	relay   *relay.Relay

@@ -12,6 +12,8 @@ import (
 // Before a drive's id, in the names of QEMU's own.
 const (
 	nodePrefix   = "node-"
+	rawPrefix    = "raw-"
+	limitPrefix  = "limit-"
 	devicePrefix = "blk-"
 )
 
@@ -19,6 +21,7 @@ const (
 type driveFDs struct {
 	id          string
 	read, write int
+	limit       engine.IOLimit
 }
 
 // fds are the descriptors' numbers in the monitor.
@@ -92,10 +95,23 @@ func drive(set int, d driveFDs) []string {
 		a = append(a, "-add-fd", fmt.Sprintf("fd=%d,set=%d", d.write, set))
 		options = "discard=unmap"
 	}
+	node := nodePrefix + d.id
+	raw := node
+	if d.limit != (engine.IOLimit{}) {
+		raw = rawPrefix + d.id
+	}
+	a = append(a, "-blockdev", fmt.Sprintf("driver=raw,node-name=%s,%s,file.driver=file,file.filename=/dev/fdset/%d", raw, options, set))
+	if raw != node { // a filter above the file has the name that the device uses
+		group := limitPrefix + d.id
+		a = append(
+			a,
+			"-object", fmt.Sprintf("throttle-group,id=%s,x-bps-total=%d,x-iops-total=%d", group, d.limit.BytesPerSecond, d.limit.OpsPerSecond),
+			"-blockdev", fmt.Sprintf("driver=throttle,node-name=%s,throttle-group=%s,file=%s", node, group, raw),
+		)
+	}
 	return append(
 		a,
-		"-blockdev", fmt.Sprintf("driver=raw,node-name=%s,%s,file.driver=file,file.filename=/dev/fdset/%d", nodePrefix+d.id, options, set),
-		"-device", fmt.Sprintf("virtio-blk-device,id=%s,drive=%s,serial=%s,werror=report,rerror=report", devicePrefix+d.id, nodePrefix+d.id, d.id),
+		"-device", fmt.Sprintf("virtio-blk-device,id=%s,drive=%s,serial=%s,werror=report,rerror=report", devicePrefix+d.id, node, d.id),
 	)
 }
 

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,6 +23,9 @@ func TestArgv(t *testing.T) {
 		kernel: 5, initrd: 6, qmp: 7, console: 8, agent: 13, nic: 14,
 		drives: []driveFDs{{id: "image", read: 9}, {id: "disk", read: 10, write: 11}, {id: "modules", read: 12}},
 	}
+	limited := numbers
+	limited.drives = slices.Clone(numbers.drives)
+	limited.drives[1].limit = engine.IOLimit{BytesPerSecond: 20 << 20, OpsPerSecond: 500}
 	kvm := whole
 	kvm.Accel = accelKVM
 	for name, c := range map[string]struct {
@@ -31,6 +35,7 @@ func TestArgv(t *testing.T) {
 	}{
 		"tcg":     {whole, numbers, 2_399_998},
 		"kvm":     {kvm, numbers, 0},
+		"limited": {kvm, limited, 0},
 		"minimal": {engine.Spec{Name: "m", CPUs: 1, MemoryMiB: 64, Accel: accelTCG}, fds{kernel: 5, qmp: 6, console: 7}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {

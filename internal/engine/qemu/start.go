@@ -149,14 +149,14 @@ func (s *starting) open() (err error) {
 // drive gives a drive's descriptors. A writable one needs one for reading alone beside the other.
 func (s *starting) drive(d engine.Drive) (driveFDs, error) {
 	if d.ReadOnly {
-		return driveFDs{id: d.ID, read: s.give(d.File)}, nil
+		return driveFDs{id: d.ID, read: s.give(d.File), limit: d.Limit}, nil
 	}
 	r, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", d.File.Fd()))
 	if err != nil {
 		return driveFDs{}, err
 	}
 	s.theirs.Add(func() { _ = r.Close() })
-	return driveFDs{id: d.ID, read: s.give(r), write: s.give(d.File)}, nil
+	return driveFDs{id: d.ID, read: s.give(r), write: s.give(d.File), limit: d.Limit}, nil
 }
 
 // pair makes a stream between us and the monitor.

@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -193,6 +194,35 @@ func TestVMFullDisk(t *testing.T) {
 		case <-time.After(10 * time.Second):
 			t.Fatal("no event tells of the error")
 		}
+	}
+}
+
+// TestVMDiskRate: a limited drive is no faster than its limit. That it is slower than some time would depend on the host;
+// that it is not faster does not.
+func TestVMDiskRate(t *testing.T) {
+	k := needVM(t)
+	s := k.spec(t)
+	s.Drives[1].Limit = engine.IOLimit{BytesPerSecond: 4 << 20}
+	m, err := k.engine.Start(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = m.Stop(t.Context(), 0) })
+	conn, err := m.DialGuest(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	if _, err := io.WriteString(conn, "write disk 16\n"); err != nil {
+		t.Fatal(err)
+	}
+	answer := make([]byte, 64)
+	n, err := conn.Read(answer)
+	if err != nil || string(answer[:n]) != "ok\n" {
+		t.Fatalf("%q, %v", answer[:n], err)
+	}
+	if took := time.Since(begun); took < 2*time.Second { // 4 s without the burst that the limit allows
+		t.Errorf("16 MiB at 4 MiB/s took %s", took)
 	}
 }
 
