@@ -1,6 +1,23 @@
 package api
 
-import "time"
+import (
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/smolvm/smolvm/errdefs"
+)
+
+// Limits of a network policy.
+const (
+	MaxNetworkRules = 4096
+	MaxResolvers    = 8
+
+	MaxRateKBps     = 100_000_000
+	MaxConnsLimit   = 65_536
+	MaxPerSecLimit  = 1_000_000
+	maxPortsPerRule = 64
+)
 
 // NetworkMode says what a VM's network is for flows that no rule decides.
 type NetworkMode string
@@ -26,28 +43,6 @@ type NetworkPolicy struct {
 	MaxDNSPerSec int `json:"max_dns_per_sec,omitempty" yaml:"max_dns_per_sec,omitempty"` // questions
 }
 
-// RuleAction is what a rule does with what it matches.
-type RuleAction string
-
-// The actions.
-const (
-	RuleAllow RuleAction = "allow"
-	RuleDeny  RuleAction = "deny"
-)
-
-// NetworkRule allows or denies flows, by the name or by the address that they go to: exactly one of Host and CIDR is set.
-type NetworkRule struct {
-	Action RuleAction `json:"action" yaml:"action"`
-	// Host is a name, "*.example.com" for all names below it (not example.com itself), or "*" for all names.
-	Host string `json:"host,omitempty" yaml:"host,omitempty"`
-	// CIDR is a range of addresses, or one address.
-	CIDR string `json:"cidr,omitempty" yaml:"cidr,omitempty"`
-	// Ports are numbers ("443") and ranges ("8000-8100"); none means all.
-	Ports []string `json:"ports,omitempty" yaml:"ports,omitempty"`
-	// Proto is "tcp" or "udp". Empty: an allow rule is for TCP, a deny rule for both.
-	Proto string `json:"proto,omitempty" yaml:"proto,omitempty"`
-}
-
 // WithDefaults names the mode of a policy that says nothing. One with rules must name it itself: their sense depends on it.
 func (p NetworkPolicy) WithDefaults() NetworkPolicy {
 	if p.Mode == "" && len(p.Rules) == 0 {
@@ -56,8 +51,72 @@ func (p NetworkPolicy) WithDefaults() NetworkPolicy {
 	return p
 }
 
-// Validate refuses what cannot be a policy.
-func (p NetworkPolicy) Validate() error { return nil }
+// Validate refuses what cannot be a policy. Whether names are names, and rules possible, is for internal/network to say.
+func (p NetworkPolicy) Validate() error {
+	switch p.Mode {
+	case NetOpen, NetAllow:
+	case NetNone:
+		if len(p.Rules) > 0 {
+			return errdefs.Invalid.Errorf("network: mode none takes no rules").WithRemedy("mode allow, which reaches only what rules allow")
+		}
+	case "":
+		if len(p.Rules) > 0 {
+			return errdefs.Invalid.Errorf("network: rules without a mode").WithRemedy("mode: allow (only what rules allow) or mode: open (the public internet too)")
+		}
+	default:
+		return errdefs.Invalid.Errorf("network: mode %q is neither open, none nor allow", p.Mode)
+	}
+	if len(p.Rules) > MaxNetworkRules {
+		return errdefs.Invalid.Errorf("network: %d rules are more than %d", len(p.Rules), MaxNetworkRules)
+	}
+	for i, r := range p.Rules {
+		if err := r.Validate(); err != nil {
+			return errdefs.Invalid.Errorf("network: rule %d: %w", i+1, err)
+		}
+	}
+	if len(p.DNS) > MaxResolvers {
+		return errdefs.Invalid.Errorf("network: %d resolvers are more than %d", len(p.DNS), MaxResolvers)
+	}
+	for _, text := range p.DNS {
+		if _, err := ParseResolver(text); err != nil {
+			return err
+		}
+	}
+	return p.validateLimits()
+}
+
+func (p NetworkPolicy) validateLimits() error {
+	for _, l := range []struct {
+		name       string
+		value, max int
+	}{
+		{"rate_kbps", p.RateKBps, MaxRateKBps},
+		{"max_conns", p.MaxConns, MaxConnsLimit},
+		{"max_new_per_sec", p.MaxNewPerSec, MaxPerSecLimit},
+		{"max_dns_per_sec", p.MaxDNSPerSec, MaxPerSecLimit},
+	} {
+		if l.value < 0 || l.value > l.max {
+			return errdefs.Invalid.Errorf("network: %s: %d is not within 0 (the default) to %d", l.name, l.value, l.max)
+		}
+	}
+	return nil
+}
+
+// ParseResolver reads a resolver of NetworkPolicy.DNS; without a port it is 53.
+func ParseResolver(text string) (netip.AddrPort, error) {
+	at, err := netip.ParseAddrPort(text)
+	if err != nil {
+		var addr netip.Addr
+		if addr, err = netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")); err == nil {
+			at = netip.AddrPortFrom(addr, 53)
+		}
+	}
+	at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+	if err != nil || at.Port() == 0 || at.Addr().IsUnspecified() || at.Addr().IsMulticast() {
+		return netip.AddrPort{}, errdefs.Invalid.Errorf("dns: %q is no resolver's address", text).WithRemedy("--dns 192.0.2.53, or --dns 192.0.2.53:5353")
+	}
+	return at, nil
+}
 
 // NetRecord is one line of a VM's network audit: a DNS question, or a connection at its end or when it was refused.
 type NetRecord struct {
