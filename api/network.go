@@ -137,3 +137,27 @@ type NetRecord struct {
 	// Count is how many records a "dropped" one stands for.
 	Count int64 `json:"count,omitempty"`
 }
+
+// NetStats adds up the records that are kept of a VM's network.
+type NetStats struct {
+	Since        time.Time `json:"since,omitzero"` // of the oldest record
+	Records      int64     `json:"records"`
+	Dropped      int64     `json:"dropped"` // records that came too fast, or that the disk did not take
+	DNSAllowed   int64     `json:"dns_allowed"`
+	DNSDenied    int64     `json:"dns_denied"`
+	FlowsAllowed int64     `json:"flows_allowed"`
+	FlowsDenied  int64     `json:"flows_denied"`
+	BytesIn      int64     `json:"bytes_in"`
+	BytesOut     int64     `json:"bytes_out"` // from the guest
+	Peers        []NetPeer `json:"peers"`     // by bytes, the greatest first
+	MorePeers    int       `json:"more_peers,omitempty"`
+}
+
+// NetPeer is one name, or an address without a name.
+type NetPeer struct {
+	Name     string `json:"name"`
+	Allowed  int64  `json:"allowed"` // questions and flows
+	Denied   int64  `json:"denied"`
+	BytesIn  int64  `json:"bytes_in"`
+	BytesOut int64  `json:"bytes_out"`
+}
