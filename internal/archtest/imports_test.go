@@ -34,14 +34,15 @@ func layers() []layer {
 		{"internal/image/...", []string{"internal/image/...", api, errdefs, sys}},
 		{"internal/network", []string{api, errdefs}},
 		{"internal/network/audit", []string{api, errdefs, sys}},
-		{"internal/network/gateway/...", []string{"internal/network/gateway/...", "internal/network", api, errdefs, sys}},
+		{"internal/network/control", []string{api, errdefs}},
+		{"internal/network/gateway/...", []string{"internal/network/gateway/...", "internal/network", "internal/network/control", api, errdefs, sys}},
 		{"internal/store", []string{api, errdefs, sys}},
 		{"internal/supervisor/rpc", []string{api, errdefs, sys}},
 		{"internal/supervisor/relay", []string{
 			"internal/supervisor/rpc", "internal/guest/client", "internal/guest/proto", api, errdefs, sys,
 		}},
 		{"internal/supervisor", []string{
-			"internal/supervisor/relay", "internal/supervisor/rpc", engine, "internal/network", "internal/network/audit", "internal/guest/client",
+			"internal/supervisor/relay", "internal/supervisor/rpc", engine, "internal/network", "internal/network/audit", "internal/network/control", "internal/guest/client",
 			"internal/guest/proto", "internal/store", api, errdefs, sys,
 		}},
 		{"internal/lifecycle", []string{
