@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -49,6 +50,19 @@ func (p NetworkPolicy) WithDefaults() NetworkPolicy {
 		p.Mode = NetOpen
 	}
 	return p
+}
+
+// String tells the policy in a few words.
+func (p NetworkPolicy) String() string {
+	p = p.WithDefaults()
+	switch len(p.Rules) {
+	case 0:
+		return string(p.Mode)
+	case 1:
+		return string(p.Mode) + ", 1 rule"
+	default:
+		return string(p.Mode) + ", " + strconv.Itoa(len(p.Rules)) + " rules"
+	}
 }
 
 // Validate refuses what cannot be a policy. Whether names are names, and rules possible, is for internal/network to say.

@@ -33,8 +33,8 @@ func (double) vms() []api.Sandbox {
 	web := api.Config{ID: "web", CPUs: 2, MemoryMiB: 2048, DiskMiB: 8192}.WithDefaults()
 	old := api.Config{ID: "old"}.WithDefaults()
 	return []api.Sandbox{
-		{ID: "web", State: api.StateRunning, Owner: api.OwnerKeep, Config: web, Network: "none", CreatedAt: born},
-		{ID: "old", State: api.StateError, Reason: "panic: \x1b[31mguest", Owner: api.OwnerKeep, Config: old, Network: "none", CreatedAt: born},
+		{ID: "web", State: api.StateRunning, Owner: api.OwnerKeep, Config: web, Network: api.NetworkPolicy{Mode: api.NetOpen}, CreatedAt: born},
+		{ID: "old", State: api.StateError, Reason: "panic: \x1b[31mguest", Owner: api.OwnerKeep, Config: old, Network: api.NetworkPolicy{Mode: api.NetOpen}, CreatedAt: born},
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/image"
+	"github.com/smolvm/smolvm/internal/network"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/sys/pidfd"
 )
@@ -22,6 +23,9 @@ func (m *Manager) Create(ctx context.Context, cfg api.Config, o CreateOptions) (
 	}
 	cfg = cfg.WithDefaults()
 	if err := cfg.Validate(); err != nil {
+		return api.Sandbox{}, err
+	}
+	if _, err := network.Compile(cfg.Network, network.Options{}); err != nil {
 		return api.Sandbox{}, err
 	}
 	client, err := owner(o)

@@ -25,6 +25,7 @@ const (
 	configFile = "config.json"
 	stateFile  = "state.json"
 	eventsFile = "events.jsonl"
+	netFile    = "network.json"
 
 	DiskFile          = "disk.ext4"
 	ConsoleFile       = "console.log"
