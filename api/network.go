@@ -141,8 +141,8 @@ type NetRecord struct {
 	Port int       `json:"port,omitempty"`
 	// Proto is how the guest asked: "tcp" or "udp".
 	Proto      string `json:"proto,omitempty"`
-	QType      string `json:"qtype,omitempty"` // of a DNS question: "A", "AAAA", "TXT", …
-	Verdict    string `json:"verdict"`         // "allow" or "deny"
+	QType      string `json:"qtype,omitempty"`   // of a DNS question: "A", "AAAA", "TXT", …
+	Verdict    string `json:"verdict,omitempty"` // "allow" or "deny"
 	Rule       string `json:"rule,omitempty"`
 	Reason     string `json:"reason,omitempty"` // for people
 	BytesIn    int64  `json:"bytes_in,omitempty"`
