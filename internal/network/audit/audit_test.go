@@ -109,6 +109,27 @@ func TestRotates(t *testing.T) {
 	}
 }
 
+// TestBetweenTwoFiles: what is read while there is only a former file is not read again.
+func TestBetweenTwoFiles(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name, record string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(`{"kind":"dns","name":"`+record+`"}`+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(Former, "a")
+	r := NewReader(dir)
+	defer func() { _ = r.Close() }()
+	if got := fmt.Sprint(names(t, r), names(t, r)); got != "[a] []" {
+		t.Error(got)
+	}
+	put(File, "b")
+	if got := fmt.Sprint(names(t, r), names(t, r), all(t, dir)); got != "[b] [] [a b]" {
+		t.Error(got)
+	}
+}
+
 func TestTooFastIsCounted(t *testing.T) {
 	dir := t.TempDir()
 	w, err := open(dir, 1<<30, 4)

@@ -73,10 +73,14 @@ func (r *Reader) begin(each func(api.NetRecord) error) error {
 		return err
 	}
 	former, err := openFile(r.dir, Former)
-	if err == nil && former != nil {
-		if f == nil || !same(f, former) {
-			err = r.drain(former, each)
-		}
+	switch {
+	case err != nil || former == nil:
+	case f == nil || same(f, former): // the present one is not there yet: Each finds it
+		f, former = former, f
+	default:
+		err = r.drain(former, each)
+	}
+	if former != nil {
 		_ = former.Close()
 	}
 	r.f, r.rest = f, nil
