@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/smolvm/smolvm/api"
@@ -43,12 +44,10 @@ func (p *policy) set(ctx context.Context, to api.NetworkPolicy, save func(api.Ne
 	}
 	if p.gateway != nil {
 		if err := p.gateway.SetPolicy(ctx, to); err != nil {
-			// It may have got it although it did not say so.
-			back := context.WithoutCancel(ctx)
-			if berr := p.gateway.SetPolicy(back, p.now); berr == nil {
-				_ = save(p.now)
-			}
-			return err
+			// It may have got it although it did not say so. What is kept and what is wanted of the gateway, whichever
+			// runs from now on, are the same again.
+			_ = p.gateway.SetPolicy(context.WithoutCancel(ctx), p.now)
+			return errors.Join(err, save(p.now))
 		}
 	}
 	p.now = to

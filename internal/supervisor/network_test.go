@@ -39,6 +39,10 @@ func TestPolicy(t *testing.T) {
 	if g.got[len(g.got)-1] != api.NetAllow {
 		t.Errorf("it got %v", g.got)
 	}
+	g.fail[api.NetAllow] = true // it does not even take back what it had
+	if err := p.set(t.Context(), api.NetworkPolicy{Mode: api.NetNone}, save); err == nil || saved != api.NetAllow || p.now.Mode != api.NetAllow {
+		t.Errorf("a gateway that refuses everything: %v, saved %s, now %s", err, saved, p.now.Mode)
+	}
 	full := errors.New("full")
 	if err := p.set(t.Context(), api.NetworkPolicy{Mode: api.NetOpen}, func(api.NetworkPolicy) error { return full }); !errors.Is(err, full) || len(g.got) != 2 {
 		t.Errorf("what cannot be kept is not put in force: %v, %v", err, g.got)
