@@ -135,7 +135,7 @@ func ParseResolver(text string) (netip.AddrPort, error) {
 // NetRecord is one line of a VM's network audit: a DNS question, or a connection at its end or when it was refused.
 type NetRecord struct {
 	Time time.Time `json:"time"` // of the question, or of the connection's beginning
-	Kind string    `json:"kind"` // "dns", "tcp", "udp", "icmp", "port", "policy", "dropped"
+	Kind string    `json:"kind"` // "dns", "tcp", "udp", "icmp", "frame", "port", "dropped"
 	Name string    `json:"name,omitempty"`
 	Addr string    `json:"addr,omitempty"` // the real address
 	Port int       `json:"port,omitempty"`
@@ -148,7 +148,7 @@ type NetRecord struct {
 	BytesIn    int64  `json:"bytes_in,omitempty"`
 	BytesOut   int64  `json:"bytes_out,omitempty"` // from the guest
 	DurationMs int64  `json:"duration_ms,omitempty"`
-	// Count is how many records a "dropped" one stands for.
+	// Count is how many a "dropped" record stands for, or one about frames that are no flows.
 	Count int64 `json:"count,omitempty"`
 }
 
@@ -161,6 +161,7 @@ type NetStats struct {
 	DNSDenied    int64     `json:"dns_denied"`
 	FlowsAllowed int64     `json:"flows_allowed"`
 	FlowsDenied  int64     `json:"flows_denied"`
+	OtherDenied  int64     `json:"other_denied"` // frames that are no flows
 	BytesIn      int64     `json:"bytes_in"`
 	BytesOut     int64     `json:"bytes_out"` // from the guest
 	Peers        []NetPeer `json:"peers"`     // by bytes, the greatest first

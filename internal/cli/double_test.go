@@ -136,6 +136,7 @@ func (d double) NetworkLog(_ context.Context, id string, follow bool, each func(
 		{Kind: "dns", Name: "evil\x1b.example", QType: "A", Verdict: "deny", Rule: "default", Reason: "no rule allows it"},
 		{Kind: "tcp", Name: "pypi.org", Addr: "151.101.0.223", Port: 443, Verdict: "allow", Rule: "allow pypi.org:443", BytesIn: 2000, BytesOut: 300, DurationMs: 1500},
 		{Kind: "udp", Addr: "10.0.0.1", Port: 53, Verdict: "deny", Rule: "default", Reason: fmt.Sprintf("follow %v", follow)},
+		{Kind: "frame", Verdict: "deny", Rule: "link", Reason: "ipv6", Count: 5},
 		{Kind: "dropped", Count: 7},
 	} {
 		r.Time = at
@@ -150,7 +151,7 @@ func (d double) NetworkStats(_ context.Context, id string) (api.NetStats, error)
 	if _, err := d.find(id); err != nil {
 		return api.NetStats{}, err
 	}
-	return api.NetStats{Records: 3, Dropped: 7, DNSDenied: 1, FlowsAllowed: 1, FlowsDenied: 1, BytesIn: 2000, BytesOut: 300, Peers: []api.NetPeer{
+	return api.NetStats{Records: 3, Dropped: 7, DNSDenied: 1, FlowsAllowed: 1, FlowsDenied: 1, OtherDenied: 5, BytesIn: 2000, BytesOut: 300, Peers: []api.NetPeer{
 		{Name: "pypi.org", Allowed: 1, BytesIn: 2000, BytesOut: 300}, {Name: "evil\x1b.example", Denied: 1},
 	}}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/docker/go-units"
@@ -162,7 +163,10 @@ func describe(r api.NetRecord) string {
 	if r.QType != "" {
 		to += " " + r.QType
 	}
-	text := fmt.Sprintf("%s %-5s %-4s %s", at, r.Verdict, r.Kind, to)
+	if r.Count > 1 {
+		to = strings.TrimSpace(fmt.Sprintf("%s %d times", to, r.Count))
+	}
+	text := strings.TrimRight(fmt.Sprintf("%s %-5s %-4s %s", at, r.Verdict, r.Kind, to), " ")
 	if r.BytesIn > 0 || r.BytesOut > 0 {
 		text += fmt.Sprintf(", %s in, %s out", units.HumanSize(float64(r.BytesIn)), units.HumanSize(float64(r.BytesOut)))
 	}
@@ -206,8 +210,8 @@ func (f Front) stats() *cobra.Command {
 
 func printStats(w io.Writer, s api.NetStats) error {
 	size := func(n int64) string { return units.HumanSize(float64(n)) }
-	_, err := fmt.Fprintf(w, "names asked: %d allowed, %d denied\nflows: %d allowed, %d denied\nbytes: %s in, %s out\nrecords: %d, and %d dropped\n",
-		s.DNSAllowed, s.DNSDenied, s.FlowsAllowed, s.FlowsDenied, size(s.BytesIn), size(s.BytesOut), s.Records, s.Dropped)
+	_, err := fmt.Fprintf(w, "names asked: %d allowed, %d denied\nflows: %d allowed, %d denied\nother packets: %d denied\nbytes: %s in, %s out\nrecords: %d, and %d dropped\n",
+		s.DNSAllowed, s.DNSDenied, s.FlowsAllowed, s.FlowsDenied, s.OtherDenied, size(s.BytesIn), size(s.BytesOut), s.Records, s.Dropped)
 	if err != nil || len(s.Peers) == 0 {
 		return err
 	}

@@ -235,7 +235,7 @@ func TestStats(t *testing.T) {
 		{Kind: "dns", Name: "b.example", Verdict: "deny"},
 		{Kind: "tcp", Name: "a.example", Addr: "1.2.3.4", Verdict: "allow", BytesIn: 100, BytesOut: 10},
 		{Kind: "udp", Addr: "10.0.0.1", Verdict: "deny"},
-		{Kind: "policy"},
+		{Kind: "frame", Verdict: "deny", Count: 3},
 		{Kind: KindDropped, Count: 7},
 	} {
 		r.Time = at
@@ -243,7 +243,7 @@ func TestStats(t *testing.T) {
 	}
 	_ = w.Close()
 	got, err := Stats(dir)
-	want := "{2026-01-02 03:04:05 +0000 UTC 5 7 1 1 1 1 100 10 [{a.example 2 0 100 10} {10.0.0.1 0 1 0 0} {b.example 0 1 0 0}] 0}"
+	want := "{2026-01-02 03:04:05 +0000 UTC 5 7 1 1 1 1 3 100 10 [{a.example 2 0 100 10} {10.0.0.1 0 1 0 0} {b.example 0 1 0 0}] 0}"
 	if err != nil || fmt.Sprint(got) != want {
 		t.Errorf("%v (%v), want %s", got, err, want)
 	}

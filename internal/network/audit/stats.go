@@ -61,10 +61,14 @@ func tally(s *api.NetStats, rec api.NetRecord) {
 	s.BytesIn += rec.BytesIn
 	s.BytesOut += rec.BytesOut
 	allowed, denied := &s.FlowsAllowed, &s.FlowsDenied
-	switch {
-	case rec.Kind == "dns":
+	switch rec.Kind {
+	case "tcp", "udp", "port":
+	case "dns":
 		allowed, denied = &s.DNSAllowed, &s.DNSDenied
-	case rec.Verdict == "":
+	default: // frames and the like, many in a record
+		if rec.Verdict == "deny" {
+			s.OtherDenied += max(rec.Count, 1)
+		}
 		return
 	}
 	if rec.Verdict == "allow" {
