@@ -18,6 +18,7 @@ const (
 	MaxConnsLimit   = 65_536
 	MaxPerSecLimit  = 1_000_000
 	maxPortsPerRule = 64
+	maxRulesBytes   = 512 << 10 // of all rules: they are passed on in one piece
 )
 
 // NetworkMode says what a VM's network is for flows that no rule decides.
@@ -83,10 +84,15 @@ func (p NetworkPolicy) Validate() error {
 	if len(p.Rules) > MaxNetworkRules {
 		return errdefs.Invalid.Errorf("network: %d rules are more than %d", len(p.Rules), MaxNetworkRules)
 	}
+	total := 0
 	for i, r := range p.Rules {
 		if err := r.Validate(); err != nil {
 			return errdefs.Invalid.Errorf("network: rule %d: %w", i+1, err)
 		}
+		total += len(r.String())
+	}
+	if total > maxRulesBytes {
+		return errdefs.Invalid.Errorf("network: the rules have %d bytes, more than %d", total, maxRulesBytes)
 	}
 	if len(p.DNS) > MaxResolvers {
 		return errdefs.Invalid.Errorf("network: %d resolvers are more than %d", len(p.DNS), MaxResolvers)

@@ -2,6 +2,7 @@ package api
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -58,6 +59,7 @@ func TestParseRuleRefuses(t *testing.T) {
 
 func TestNetworkPolicyValidate(t *testing.T) {
 	rule := NetworkRule{Action: RuleAllow, Host: "a.example"}
+	wide := NetworkRule{Action: RuleAllow, Host: "a.example", Ports: slices.Repeat([]string{"10000-20000"}, maxPortsPerRule)}
 	many := make([]NetworkRule, MaxNetworkRules+1)
 	for i := range many {
 		many[i] = rule
@@ -74,6 +76,8 @@ func TestNetworkPolicyValidate(t *testing.T) {
 		{"rules for none", NetworkPolicy{Mode: NetNone, Rules: many[:1]}, "takes no rules"},
 		{"a mode that is none", NetworkPolicy{Mode: "closed"}, `"closed"`},
 		{"too many", NetworkPolicy{Mode: NetAllow, Rules: many}, "more than"},
+		{"long", NetworkPolicy{Mode: NetAllow, Rules: []NetworkRule{{Action: RuleAllow, Host: strings.Repeat("a", 1000)}, wide}}, ""},
+		{"far too long", NetworkPolicy{Mode: NetAllow, Rules: slices.Repeat([]NetworkRule{wide}, MaxNetworkRules)}, "bytes"},
 		{"no target", NetworkPolicy{Mode: NetAllow, Rules: []NetworkRule{rule, {Action: RuleAllow}}}, "rule 2: give either"},
 		{"two targets", NetworkPolicy{Mode: NetAllow, Rules: []NetworkRule{{Action: RuleAllow, Host: "a", CIDR: "10.0.0.0/8"}}}, "give either"},
 		{"no action", NetworkPolicy{Mode: NetAllow, Rules: []NetworkRule{{Host: "a"}}}, "action"},
