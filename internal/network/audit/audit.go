@@ -218,8 +218,9 @@ func appendRecord(to []byte, r api.NetRecord) []byte {
 		*text = excerpt.Cut(*text, maxText)
 	}
 	if r.Time.IsZero() {
-		r.Time = time.Now().UTC()
+		r.Time = time.Now()
 	}
+	r.Time = r.Time.UTC()
 	b, err := json.Marshal(r)
 	if err != nil { // a time beyond the year 9999
 		r.Time = time.Now().UTC()
