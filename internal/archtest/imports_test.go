@@ -41,12 +41,13 @@ func layers() []layer {
 		{"internal/supervisor/relay", []string{
 			"internal/supervisor/rpc", "internal/guest/client", "internal/guest/proto", api, errdefs, sys,
 		}},
+		{"internal/supervisor/uplink", []string{"internal/network/control", api, errdefs, sys}},
 		{"internal/supervisor", []string{
-			"internal/supervisor/relay", "internal/supervisor/rpc", engine, "internal/network", "internal/network/audit", "internal/network/control", "internal/guest/client",
+			"internal/supervisor/relay", "internal/supervisor/rpc", "internal/supervisor/uplink", engine, "internal/network", "internal/network/audit", "internal/network/control", "internal/guest/client",
 			"internal/guest/proto", "internal/store", api, errdefs, sys,
 		}},
 		{"internal/lifecycle", []string{
-			engine, "internal/image", "internal/network", "internal/network/audit", "internal/store", "internal/supervisor/rpc", api, errdefs, sys,
+			engine, "internal/image", "internal/network", "internal/network/audit", "internal/network/control", "internal/store", "internal/supervisor/rpc", api, errdefs, sys,
 		}},
 		{"internal/bench", []string{
 			"internal/lifecycle", engine, "internal/image", "internal/image/ext4", "internal/guest/client", "internal/guest/link",
@@ -61,7 +62,7 @@ func layers() []layer {
 		{"cmd/smolvm-guest", []string{"internal/guest/agent"}},
 		{"cmd/smolvm/...", []string{
 			"internal/cli", "internal/server", "internal/mcp", "internal/doctor", "internal/bench", "internal/supervisor",
-			"internal/network/gateway", "internal/wire", "internal/lifecycle", "internal/image", "cmd/smolvm/...",
+			"internal/network/control", "internal/network/gateway/process", "internal/wire", "internal/lifecycle", "internal/image", "cmd/smolvm/...",
 			api, errdefs, sys,
 		}},
 		{"test/...", []string{api, errdefs, sys}},

@@ -28,6 +28,7 @@ const (
 	netFile    = "network.json"
 
 	DiskFile          = "disk.ext4"
+	NamesFile         = "names.jsonl"
 	ConsoleFile       = "console.log"
 	OutputFile        = "output.log"
 	SupervisorLogFile = "supervisor.log"

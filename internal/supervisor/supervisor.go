@@ -16,6 +16,7 @@ import (
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/supervisor/relay"
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
+	"github.com/smolvm/smolvm/internal/supervisor/uplink"
 	"github.com/smolvm/smolvm/internal/sys/capfile"
 	"github.com/smolvm/smolvm/internal/sys/pidfd"
 	"github.com/smolvm/smolvm/internal/sys/sockpath"
@@ -48,6 +49,7 @@ type supervisor struct {
 	owner   context.CancelFunc // ends the watch on the present owner
 	ownerMu sync.Mutex
 	policy  policy
+	uplink  *uplink.Uplink // from the start of the boot on
 
 	mu      sync.Mutex
 	state   store.State

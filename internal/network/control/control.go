@@ -19,6 +19,15 @@ import (
 // Command is the hidden subcommand under which the program runs a gateway.
 const Command = "gateway"
 
+// EnvDNS names resolvers, with commas between, for policies that name none.
+const EnvDNS = "SMOLVM_DNS"
+
+// Environment are the variables that a gateway looks at: where its host's proxy and resolvers are. Whoever stands between
+// the user and it passes them on.
+func Environment() []string {
+	return []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", EnvDNS}
+}
+
 // The descriptors that a gateway inherits.
 const (
 	FDWire    = 3 // its end of the card's pair of datagram sockets
@@ -51,7 +60,8 @@ type Request struct {
 
 // Start says how a gateway works.
 type Start struct {
-	UID uint32 `json:"uid,omitempty"` // who to become; 0: stay
+	Parent int    `json:"parent"`        // who must be alive
+	UID    uint32 `json:"uid,omitempty"` // who to become; 0: stay
 	// ReadFiles and ReadDirs are all that it may open.
 	ReadFiles []string `json:"read_files,omitempty"`
 	ReadDirs  []string `json:"read_dirs,omitempty"`

@@ -46,6 +46,8 @@ type Options struct {
 	Dialer   Dialer
 	Resolver dns.Resolver
 	Proxy    *dial.Proxy
+	// DNS are the resolvers to ask where the policy names none; none means the host's.
+	DNS []netip.AddrPort
 	// Record takes the audit's records and must not wait.
 	Record func(api.NetRecord)
 	Log    *slog.Logger
@@ -101,7 +103,7 @@ func New(o Options) (*Gateway, error) {
 		o.IdleUDP = time.Minute
 	}
 	g := &Gateway{
-		opts: o, log: o.Log, flows: newTable(), seen: newSeen(), asking: make(chan struct{}, maxAsking), maxQueued: maxQueued,
+		opts: o, log: o.Log, flows: newTable(), seen: newSeen(), asking: make(chan struct{}, maxAsking), maxQueued: MaxQueued,
 		newFlows: rate.NewLimiter(0, 1), questions: rate.NewLimiter(0, 1), in: rate.NewLimiter(rate.Inf, 0), out: rate.NewLimiter(rate.Inf, 0),
 	}
 	g.ctx, g.stop = context.WithCancel(context.Background()) //nolint:forbidigo // ended by Run, which has the caller's
@@ -170,7 +172,11 @@ func (g *Gateway) SetPolicy(p *network.Policy, l Limits) {
 func (g *Gateway) setPolicy(p *network.Policy, l Limits) {
 	r := g.opts.Resolver
 	if r == nil {
-		r = newResolver(p.Resolvers())
+		servers := p.Resolvers()
+		if len(servers) == 0 {
+			servers = g.opts.DNS
+		}
+		r = newResolver(servers)
 	}
 	g.resolver.Store(&r)
 	g.policy.Store(p)

@@ -21,7 +21,7 @@ const (
 	// Frames that wait for the guest to read; more are dropped, as by any router.
 	outQueue = 256
 
-	// Buffers of one connection, each way. What all hold together has a bound of its own (maxQueued).
+	// Buffers of one connection, each way. What all hold together has a bound of its own (MaxQueued).
 	bufMin, bufDefault, bufMax = 4 << 10, 256 << 10, 1 << 20
 	// From so many connections on, a new one gets so much to send from.
 	someConns, bufSome = 64, 64 << 10

@@ -14,8 +14,8 @@ const (
 	// How often frames that were dropped are told to the audit.
 	reportEvery = 10 * time.Second
 
-	// maxQueued is what all connections together may have waiting in the stack.
-	maxQueued = 192 << 20
+	// MaxQueued is what all connections together may have waiting in the stack.
+	MaxQueued = 192 << 20
 )
 
 // sweep ends what moves nothing, keeps memory bounded and reports dropped frames, until ctx ends.

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -26,11 +25,6 @@ type Proxy struct {
 	find func(*url.URL) (*url.URL, error)
 }
 
-// ProxyVariables are the environment's names that ProxyFromEnv looks at.
-func ProxyVariables() []string {
-	return []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"}
-}
-
 // ProxyFromEnv reads what the environment says of proxies; nil when it names none. Everything goes through CONNECT, so that
 // where only one of the two kinds is named it serves both.
 func ProxyFromEnv() *Proxy {
@@ -38,7 +32,7 @@ func ProxyFromEnv() *Proxy {
 	if c.HTTPSProxy == "" {
 		c.HTTPSProxy = c.HTTPProxy
 	}
-	if c.HTTPSProxy == "" || os.Getenv("SMOLVM_NO_PROXY") != "" {
+	if c.HTTPSProxy == "" {
 		return nil
 	}
 	return &Proxy{find: c.ProxyFunc()}
