@@ -76,9 +76,9 @@ type Gateway struct {
 
 	policy    atomic.Pointer[network.Policy]
 	resolver  atomic.Pointer[dns.Resolver]
-	newFlows  *rate.Limiter
-	questions *rate.Limiter
-	in, out   *rate.Limiter
+	newFlows  limiter
+	questions limiter
+	in, out   limiter       // bytes
 	asking    chan struct{} // one place per question under way
 	maxQueued int
 
@@ -104,10 +104,9 @@ func New(o Options) (*Gateway, error) {
 	}
 	g := &Gateway{
 		opts: o, log: o.Log, flows: newTable(), seen: newSeen(), asking: make(chan struct{}, maxAsking), maxQueued: MaxQueued,
-		newFlows: rate.NewLimiter(0, 1), questions: rate.NewLimiter(0, 1), in: rate.NewLimiter(rate.Inf, 0), out: rate.NewLimiter(rate.Inf, 0),
 	}
 	g.ctx, g.stop = context.WithCancel(context.Background()) //nolint:forbidigo // ended by Run, which has the caller's
-	g.link = &link{wire: o.Wire, facts: o.Link, mtu: o.MTU, paceIn: g.pace(g.in), paceOut: g.pace(g.out)}
+	g.link = &link{wire: o.Wire, facts: o.Link, mtu: o.MTU, paceIn: g.pace(&g.in), paceOut: g.pace(&g.out)}
 	g.setPolicy(o.Policy, o.Limits)
 	g.dialer = o.Dialer
 	if g.dialer == nil {
@@ -181,27 +180,32 @@ func (g *Gateway) setPolicy(p *network.Policy, l Limits) {
 	g.resolver.Store(&r)
 	g.policy.Store(p)
 	g.flows.setMax(l.Conns)
-	setRate(g.newFlows, l.NewPerSec, l.NewPerSec)
-	setRate(g.questions, l.DNSPerSec, l.DNSPerSec)
-	for _, b := range []*rate.Limiter{g.in, g.out} {
+	g.newFlows.set(rate.Limit(l.NewPerSec), l.NewPerSec)
+	g.questions.set(rate.Limit(l.DNSPerSec), l.DNSPerSec)
+	for _, b := range []*limiter{&g.in, &g.out} {
 		if l.Rate <= 0 {
-			b.SetLimit(rate.Inf)
-			continue
+			b.set(rate.Inf, 0)
+		} else {
+			b.set(rate.Limit(max(l.Rate, minByteRate)), max(l.Rate/4, 2*int(g.opts.MTU)))
 		}
-		setRate(b, max(l.Rate, minByteRate), max(l.Rate/4, 2*int(g.opts.MTU)))
 	}
 }
 
-func setRate(l *rate.Limiter, perSec, burst int) {
-	l.SetBurst(max(burst, 1))
-	l.SetLimit(rate.Limit(perSec))
+// limiter is a limit that can be changed. It begins full.
+type limiter struct{ atomic.Pointer[rate.Limiter] }
+
+func (l *limiter) set(perSec rate.Limit, burst int) {
+	burst = max(burst, 1)
+	if now := l.Load(); now == nil || now.Limit() != perSec || now.Burst() != burst {
+		l.Store(rate.NewLimiter(perSec, burst))
+	}
 }
 
 // pace makes what waits until so many bytes may pass.
-func (g *Gateway) pace(l *rate.Limiter) func(int) {
+func (g *Gateway) pace(l *limiter) func(int) {
 	return func(n int) {
-		if l.Limit() != rate.Inf {
-			_ = l.WaitN(g.ctx, n)
+		if now := l.Load(); now.Limit() != rate.Inf {
+			_ = now.WaitN(g.ctx, n)
 		}
 	}
 }
@@ -240,7 +244,7 @@ func (g *Gateway) admit(proto network.Proto, dst netip.Addr, port uint16, idle t
 	if name, ok := g.opts.Names.Name(dst); ok {
 		want.Name, want.Addr = name, netip.Addr{}
 	}
-	if !g.newFlows.Allow() {
+	if !g.newFlows.Load().Allow() {
 		return g.refuse(want, &g.limited, network.Verdict{Rule: "limit", Reason: "too many new flows at once"})
 	}
 	if dst == g.opts.Link.Gateway {

@@ -62,7 +62,7 @@ func (g *Gateway) serveDNS() error {
 // answer answers one question. What is too much is refused without being looked at.
 func (g *Gateway) answer(msg []byte, tcp bool) []byte {
 	g.asked.Add(1)
-	limited := !g.questions.Allow()
+	limited := !g.questions.Load().Allow()
 	if limited {
 		g.limited.Add(1)
 	}

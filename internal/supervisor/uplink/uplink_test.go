@@ -82,6 +82,7 @@ func (l *line) ask(name string) string {
 			continue
 		}
 		if err != nil {
+			l.Logf("%s: %v", name, err)
 			return ""
 		}
 		if err := a.Unpack(b[42:n]); err != nil {
