@@ -25,12 +25,15 @@ func TestLimits(t *testing.T) {
 	w.serve("198.51.100.1:80", func(c net.Conn) { _, _ = c.Write(make([]byte, size)) })
 	w.serve("198.51.100.1:81", echo)
 	begin := time.Now()
-	if b, err := io.ReadAll(w.mustDial("198.51.100.1:80")); err != nil || len(b) != size {
+	slow := w.mustDial("198.51.100.1:80")
+	if b, err := io.ReadAll(slow); err != nil || len(b) != size {
 		t.Errorf("%d bytes, %v", len(b), err)
 	}
 	if took := time.Since(begin); took < time.Second || took > 6*time.Second {
 		t.Errorf("%d bytes at 1 MiB a second took %s", size, took)
 	}
+	_ = slow.Close()
+	until(t, "it ends", func() bool { return w.gateway.Stats().Open == 0 })
 	var held []net.Conn
 	for range 4 {
 		held = append(held, w.mustDial("198.51.100.1:81"))
