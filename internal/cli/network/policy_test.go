@@ -309,3 +309,16 @@ func TestFlags(t *testing.T) {
 		t.Errorf("a file that is not there: %v", err)
 	}
 }
+
+// TestDocument: the example in the documentation is a policy.
+func TestDocument(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/network.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(text), "```yaml\n")
+	example, _, closed := strings.Cut(rest, "```")
+	if p, err := Parse(strings.NewReader(example)); err != nil || !found || !closed || len(p.Rules) != 3 || p.MaxDNSPerSec == 0 {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
