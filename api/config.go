@@ -48,6 +48,8 @@ type Config struct {
 	RequireAccel bool `json:"require_accel,omitempty"`
 	// BootTimeoutMs bounds the time from the VMM's start to the agent's hello; 0 = 60 s accelerated, 300 s emulated.
 	BootTimeoutMs int64 `json:"boot_timeout_ms,omitempty"`
+	// Network is what the VM may reach, as it was asked for at first; Sandbox.Network is what is in force.
+	Network NetworkPolicy `json:"network,omitzero"`
 }
 
 // WithDefaults returns c with every zero value replaced by its default. The id stays as it is.
@@ -64,6 +66,7 @@ func (c Config) WithDefaults() Config {
 	if c.DiskMiB == 0 {
 		c.DiskMiB = DefaultDiskMiB
 	}
+	c.Network = c.Network.WithDefaults()
 	return c
 }
 
@@ -95,6 +98,9 @@ func (c Config) Validate() error {
 	}
 	if c.Workdir != "" && !strings.HasPrefix(c.Workdir, "/") {
 		return errdefs.Invalid.Errorf("workdir: %q is not absolute", c.Workdir)
+	}
+	if err := c.Network.Validate(); err != nil {
+		return err
 	}
 	return ValidateEnv(c.Env)
 }

@@ -16,9 +16,11 @@ type Sandbox struct {
 	Engine        string `json:"engine"`                   // "qemu 7.2.22"
 	Accelerator   string `json:"accelerator"`              // "tcg (emulated: no security boundary)", "kvm"
 	Confinement   string `json:"confinement"`              // what is in force, e.g. "uid 1900000007, netns, landlock 6, seccomp"
-	Network       string `json:"network"`                  // "none" until the gateway exists
 	ImageDigest   string `json:"image_digest,omitempty"`   // what Config.Image meant when the VM was created
 	KernelRelease string `json:"kernel_release,omitempty"` // of the guest
+
+	// Network is the policy in force, or that of the next start.
+	Network NetworkPolicy `json:"network"`
 
 	CreatedAt time.Time  `json:"created_at"`
 	StartedAt *time.Time `json:"started_at,omitempty"`

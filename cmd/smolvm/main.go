@@ -1,5 +1,5 @@
 // Command smolvm is the whole program: the CLI and, hidden, the processes that it starts of itself: the supervisor, the
-// launcher of monitors, and the init of namespaces that images are built in.
+// gateway, the launcher of monitors, and the init of namespaces that images are built in.
 //
 // Layer: top. It puts the parts together and holds nothing else.
 package main
@@ -12,6 +12,8 @@ import (
 
 	"github.com/smolvm/smolvm/internal/bench"
 	"github.com/smolvm/smolvm/internal/cli"
+	"github.com/smolvm/smolvm/internal/network/control"
+	"github.com/smolvm/smolvm/internal/network/gateway/process"
 	"github.com/smolvm/smolvm/internal/supervisor"
 	"github.com/smolvm/smolvm/internal/sys/launch"
 	"github.com/smolvm/smolvm/internal/sys/nsinit"
@@ -34,6 +36,8 @@ func run() int {
 			return launch.Main()
 		case nsinit.Command:
 			return nsinit.Main()
+		case control.Command:
+			return process.Main(context.Background())
 		case superviseCommand:
 			return supervise(context.Background(), os.Args[2:])
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/cli/interrupt"
+	"github.com/smolvm/smolvm/internal/cli/network"
 	"github.com/smolvm/smolvm/internal/cli/show"
 )
 
@@ -110,7 +111,7 @@ it afterwards; "smolvm create" and "smolvm start" make one that stays.`,
 	root.SetHelpCommandGroupID("more")
 	root.SetCompletionCommandGroupID("more")
 	root.AddCommand(a.runCommand(), a.execCommand(), a.cpCommand(), a.logsCommand())
-	root.AddCommand(a.createCommand(), a.startCommand(), a.stopCommand(), a.pauseCommand(), a.unpauseCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand())
+	root.AddCommand(a.createCommand(), a.startCommand(), a.stopCommand(), a.pauseCommand(), a.unpauseCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand(), network.Command(a.netFront()))
 	root.AddCommand(a.imageCommand(), a.doctorCommand(), a.versionCommand())
 	if a.Bench != nil {
 		root.AddCommand(a.benchCommand())
@@ -164,6 +165,13 @@ func (a *app) open(boots bool) (Service, error) {
 		return Service{}, err
 	}
 	return a.Open(o)
+}
+
+func (a *app) netFront() network.Front {
+	return network.Front{Args: args, Group: a.knownCommand, IDs: a.completeIDs(true, 1), Stdout: a.Stdout, Open: func() (network.VMs, error) {
+		s, err := a.open(false)
+		return s.VMs, err
+	}}
 }
 
 // finish prints what failed and returns the exit code.

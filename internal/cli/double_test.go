@@ -33,8 +33,8 @@ func (double) vms() []api.Sandbox {
 	web := api.Config{ID: "web", CPUs: 2, MemoryMiB: 2048, DiskMiB: 8192}.WithDefaults()
 	old := api.Config{ID: "old"}.WithDefaults()
 	return []api.Sandbox{
-		{ID: "web", State: api.StateRunning, Owner: api.OwnerKeep, Config: web, Network: "none", CreatedAt: born},
-		{ID: "old", State: api.StateError, Reason: "panic: \x1b[31mguest", Owner: api.OwnerKeep, Config: old, Network: "none", CreatedAt: born},
+		{ID: "web", State: api.StateRunning, Owner: api.OwnerKeep, Config: web, Network: api.NetworkPolicy{Mode: api.NetOpen}, CreatedAt: born},
+		{ID: "old", State: api.StateError, Reason: "panic: \x1b[31mguest", Owner: api.OwnerKeep, Config: old, Network: api.NetworkPolicy{Mode: api.NetOpen}, CreatedAt: born},
 	}
 }
 
@@ -57,8 +57,8 @@ func (d double) Create(_ context.Context, cfg api.Config, o lifecycle.CreateOpti
 	if o.Client != os.Getpid() {
 		return api.Sandbox{}, errdefs.Internal.Errorf("the client is %d", o.Client)
 	}
-	call("create %s owner=%s cpus=%d memory=%d disk=%d env=%v workdir=%s user=%s accel=%v boot=%d",
-		cfg.ID, o.Owner, cfg.CPUs, cfg.MemoryMiB, cfg.DiskMiB, cfg.Env, cfg.Workdir, cfg.User, cfg.RequireAccel, cfg.BootTimeoutMs)
+	call("create %s owner=%s cpus=%d memory=%d disk=%d env=%v workdir=%s user=%s accel=%v boot=%d net=%s %v",
+		cfg.ID, o.Owner, cfg.CPUs, cfg.MemoryMiB, cfg.DiskMiB, cfg.Env, cfg.Workdir, cfg.User, cfg.RequireAccel, cfg.BootTimeoutMs, cfg.Network, cfg.Network.Rules)
 	return api.Sandbox{ID: cfg.ID, State: api.StateCreated, Config: cfg}, nil
 }
 
@@ -117,6 +117,43 @@ func (d double) Inspect(_ context.Context, id string, _ bool) (api.Sandbox, erro
 func (d double) Logs(_ context.Context, id string, kind lifecycle.LogKind, follow bool, w io.Writer) error {
 	_, err := fmt.Fprintf(w, "%s of %s, follow %v\x1b[0m\n", kind, id, follow)
 	return err
+}
+
+func (d double) SetNetwork(_ context.Context, id string, p api.NetworkPolicy) error {
+	if _, err := d.find(id); err != nil {
+		return err
+	}
+	call("network %s %s %v dns=%v rate=%d", id, p, p.Rules, p.DNS, p.RateKBps)
+	return nil
+}
+
+func (d double) NetworkLog(_ context.Context, id string, follow bool, each func(api.NetRecord) error) error {
+	if _, err := d.find(id); err != nil {
+		return err
+	}
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC)
+	for _, r := range []api.NetRecord{
+		{Kind: "dns", Name: "evil\x1b.example", QType: "A", Verdict: "deny", Rule: "default", Reason: "no rule allows it"},
+		{Kind: "tcp", Name: "pypi.org", Addr: "151.101.0.223", Port: 443, Verdict: "allow", Rule: "allow pypi.org:443", BytesIn: 2000, BytesOut: 300, DurationMs: 1500},
+		{Kind: "udp", Addr: "10.0.0.1", Port: 53, Verdict: "deny", Rule: "default", Reason: fmt.Sprintf("follow %v", follow)},
+		{Kind: "frame", Verdict: "deny", Rule: "link", Reason: "ipv6", Count: 5},
+		{Kind: "dropped", Count: 7},
+	} {
+		r.Time = at
+		if err := each(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d double) NetworkStats(_ context.Context, id string) (api.NetStats, error) {
+	if _, err := d.find(id); err != nil {
+		return api.NetStats{}, err
+	}
+	return api.NetStats{Records: 3, Dropped: 7, DNSDenied: 1, FlowsAllowed: 1, FlowsDenied: 1, OtherDenied: 5, BytesIn: 2000, BytesOut: 300, Peers: []api.NetPeer{
+		{Name: "pypi.org", Allowed: 1, BytesIn: 2000, BytesOut: 300}, {Name: "evil\x1b.example", Denied: 1},
+	}}, nil
 }
 
 func (d double) Connect(_ context.Context, id string) (cli.Guest, error) {

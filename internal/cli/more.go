@@ -66,7 +66,7 @@ failure, with what mends it. The exit code is 1 when there is a failure.`,
 		if a.json {
 			err = show.JSON(a.Stdout, show.List(checks))
 		} else {
-			_, err = fmt.Fprint(a.Stdout, checkList(checks))
+			_, err = fmt.Fprint(a.Stdout, show.Checks(checks))
 		}
 		for _, c := range checks {
 			if c.Status == api.CheckFailure && err == nil {
@@ -76,21 +76,6 @@ failure, with what mends it. The exit code is 1 when there is a failure.`,
 		return err
 	}
 	return cmd
-}
-
-func checkList(checks []api.Check) string {
-	width := 0
-	for _, c := range checks {
-		width = max(width, len(c.Name))
-	}
-	var b strings.Builder
-	for _, c := range checks {
-		fmt.Fprintf(&b, "%-7s  %-*s  %s\n", c.Status, width, show.Cell(c.Name), show.Cell(c.Detail))
-		if c.Remedy != "" {
-			fmt.Fprintf(&b, "%-7s  %-*s  try: %s\n", "", width, "", show.Cell(c.Remedy))
-		}
-	}
-	return b.String()
 }
 
 func (a *app) benchCommand() *cobra.Command {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/cli/network"
 	"github.com/smolvm/smolvm/internal/cli/transfer"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 )
@@ -28,6 +29,7 @@ type VMs interface {
 	Lives
 	Viewer
 	Pauser
+	network.VMs
 	// Connect returns the way into a running VM. The caller closes it.
 	Connect(ctx context.Context, id string) (Guest, error)
 }

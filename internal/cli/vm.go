@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/cli/network"
 	"github.com/smolvm/smolvm/internal/cli/value"
 )
 
@@ -18,6 +19,7 @@ type vmFlags struct {
 	diskRate    value.Size
 	bootTimeout value.Duration
 	env         value.Env
+	net         network.Flags
 }
 
 func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
@@ -36,6 +38,7 @@ func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
 	f.StringVarP(&v.cfg.User, "user", "u", "", "`USER` who runs commands: name or uid[:gid] (default root)")
 	f.BoolVar(&v.cfg.RequireAccel, "require-accel", false, "refuse emulation, which is no security boundary")
 	f.Var(&v.bootTimeout, "boot-timeout", "how long a start may take (default 60s, emulated 300s)")
+	v.net.Add(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("image", a.completeImages)
 	return v
 }
@@ -50,6 +53,9 @@ func (v *vmFlags) config(cmd *cobra.Command) (api.Config, error) {
 		return c, err
 	}
 	c.Env = env
+	if c.Network, err = v.net.Policy(cmd); err != nil {
+		return c, err
+	}
 	check := c.WithDefaults()
 	if cmd.Flags().Changed("cpus") {
 		check.CPUs = c.CPUs

@@ -10,6 +10,7 @@ import (
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/image"
+	"github.com/smolvm/smolvm/internal/network"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/sys/cgroup"
 	"github.com/smolvm/smolvm/internal/sys/pidfd"
@@ -63,8 +64,11 @@ func (m *Manager) Create(ctx context.Context, cfg api.Config, o CreateOptions) (
 	return m.sandbox(rec, false), nil
 }
 
-// enforceable refuses limits that this host cannot hold a VM to.
+// enforceable refuses a policy and limits that this host cannot hold a VM to.
 func enforceable(cfg api.Config) error {
+	if _, err := network.Compile(cfg.Network, network.Options{}); err != nil {
+		return err
+	}
 	if cfg.CPUShare == 0 {
 		return nil
 	}

@@ -46,7 +46,7 @@ func (m *Manager) Logs(ctx context.Context, id string, kind LogKind, follow bool
 	if !follow || err != nil || !rec.State.State.Live() || rec.State.Supervisor == nil {
 		return f.copy()
 	}
-	return f.follow(ctx, m.store.Dir(id), *rec.State.Supervisor)
+	return followDir(ctx, m.store.Dir(id), *rec.State.Supervisor, f.copy)
 }
 
 // follower copies a file as it grows.
@@ -88,15 +88,16 @@ func (f *follower) copy() error {
 	return err
 }
 
-// follow goes on until the supervisor has ended or ctx does; what woke it up are the kernel's notices of writes.
-func (f *follower) follow(ctx context.Context, dir string, supervisor store.Process) error {
+// followDir calls copy whenever something in dir was written, and goes on until the supervisor has ended or ctx does; what
+// wakes it up are the kernel's notices of writes.
+func followDir(ctx context.Context, dir string, supervisor store.Process, copy func() error) error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return errdefs.Host.Errorf("watch the log: %w", err)
 	}
 	notices := os.NewFile(uintptr(fd), "inotify")
 	defer func() { _ = notices.Close() }()
-	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_MODIFY|unix.IN_CREATE|unix.IN_DELETE_SELF|unix.IN_MOVE_SELF); err != nil {
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_MODIFY|unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_DELETE_SELF|unix.IN_MOVE_SELF); err != nil {
 		return errdefs.Host.Errorf("watch the log: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -112,7 +113,7 @@ func (f *follower) follow(ctx context.Context, dir string, supervisor store.Proc
 	}()
 	buf := make([]byte, 64<<10)
 	for {
-		if err := f.copy(); err != nil {
+		if err := copy(); err != nil {
 			return err
 		}
 		select {
@@ -120,7 +121,7 @@ func (f *follower) follow(ctx context.Context, dir string, supervisor store.Proc
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			return f.copy()
+			return copy()
 		default:
 		}
 		n, err := notices.Read(buf)

@@ -22,6 +22,8 @@ import (
 	"github.com/smolvm/smolvm/internal/engine/fake"
 	"github.com/smolvm/smolvm/internal/guest/agent"
 	"github.com/smolvm/smolvm/internal/image"
+	"github.com/smolvm/smolvm/internal/network/control"
+	"github.com/smolvm/smolvm/internal/network/gateway/process"
 	"github.com/smolvm/smolvm/internal/supervisor"
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
 )
@@ -45,6 +47,9 @@ func TestMain(m *testing.M) {
 			Engines: engines(ctx, os.Getenv(scriptVar)), Version: api.Version{Version: "test"},
 			Verdicts: os.Getenv("SMOLVM_TEST_VERDICTS"),
 		}))
+	}
+	if len(os.Args) == 2 && os.Args[1] == control.Command {
+		os.Exit(process.Main(context.Background()))
 	}
 	if home := os.Getenv(clientVar); home != "" {
 		os.Exit(clientMain(home))

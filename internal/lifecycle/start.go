@@ -14,6 +14,7 @@ import (
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/image"
+	"github.com/smolvm/smolvm/internal/network/control"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
 	"github.com/smolvm/smolvm/internal/sys/child"
@@ -182,9 +183,10 @@ func planPipe(p rpc.Plan) (*os.File, error) {
 	return r, nil
 }
 
-// keptEnv names what a supervisor may know of our environment: what steers SmolVM, and where its cache is.
+// keptEnv names what a supervisor may know of our environment: what steers SmolVM, where its cache is, and which way out
+// the host has.
 func keptEnv() []string {
-	kept := []string{"XDG_CACHE_HOME", "TMPDIR"}
+	kept := append([]string{"XDG_CACHE_HOME", "TMPDIR"}, control.Environment()...)
 	for _, entry := range os.Environ() {
 		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, "SMOLVM_") {
 			kept = append(kept, name)

@@ -57,10 +57,25 @@ type State struct {
 	StoppedAt     *time.Time `json:"stopped_at,omitempty"`
 }
 
+// Network is the network's policy since it was last changed. Until then there is none: Config has it.
+type Network struct {
+	Schema int               `json:"schema"`
+	Policy api.NetworkPolicy `json:"policy"`
+}
+
 // Record is all that is known of a VM.
 type Record struct {
-	Config Config
-	State  State
+	Config  Config
+	State   State
+	Network *Network // nil when it is still as it was at first
+}
+
+// Policy is the network's policy in force, or that of the next start.
+func (r Record) Policy() api.NetworkPolicy {
+	if r.Network != nil {
+		return r.Network.Policy.WithDefaults()
+	}
+	return r.Config.Config.Network.WithDefaults()
 }
 
 // ErrNewer is in the chain of an error about a record that a newer SmolVM wrote.
@@ -76,6 +91,9 @@ func (s *Store) Read(id string) (Record, error) {
 	err := s.load(id, configFile, &r.Config, &r.Config.Schema)
 	if err == nil {
 		err = s.load(id, stateFile, &r.State, &r.State.Schema)
+	}
+	if err == nil {
+		r.Network, err = s.loadNetwork(id)
 	}
 	if err == nil {
 		err = r.check(id)
@@ -123,6 +141,31 @@ func (s *Store) load(id, name string, into any, number *int) error {
 	}
 	*number = head.Schema
 	return nil
+}
+
+// loadNetwork reads a policy that was changed; nil where none was. One that cannot be read makes the record broken: the
+// former one may allow what was taken back since.
+func (s *Store) loadNetwork(id string) (*Network, error) {
+	var n Network
+	err := s.load(id, netFile, &n, &n.Schema)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil {
+		err = n.Policy.Validate()
+	}
+	return &n, err
+}
+
+// SavePolicy changes the policy of the VM id's network. The caller holds its lock.
+func (s *Store) SavePolicy(id string, p api.NetworkPolicy) error {
+	if err := p.Validate(); err != nil {
+		return err
+	}
+	if !s.Exists(id) {
+		return NotFound(id)
+	}
+	return write(s.Path(id, netFile), Network{Schema: schema, Policy: p})
 }
 
 // check refuses what a reader could stumble over.

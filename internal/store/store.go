@@ -25,8 +25,10 @@ const (
 	configFile = "config.json"
 	stateFile  = "state.json"
 	eventsFile = "events.jsonl"
+	netFile    = "network.json"
 
 	DiskFile          = "disk.ext4"
+	NamesFile         = "names.jsonl"
 	ConsoleFile       = "console.log"
 	OutputFile        = "output.log"
 	SupervisorLogFile = "supervisor.log"

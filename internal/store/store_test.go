@@ -216,6 +216,34 @@ func TestSaveState(t *testing.T) {
 	}
 }
 
+func TestSavePolicy(t *testing.T) {
+	s := open(t)
+	publish(t, s, "x")
+	if r, err := s.Read("x"); err != nil || r.Network != nil || r.Policy().Mode != api.NetOpen {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if err := s.SavePolicy("x", api.NetworkPolicy{Mode: api.NetNone}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Read("x"); err != nil || r.Policy().Mode != api.NetNone {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if err := s.SavePolicy("x", api.NetworkPolicy{Mode: "closed"}); !errdefs.Is(err, errdefs.Invalid) {
+		t.Errorf("a mode that is none: %v", err)
+	}
+	if err := s.SavePolicy("absent", api.NetworkPolicy{}); !errdefs.Is(err, errdefs.NotFound) {
+		t.Errorf("an absent VM: %v", err)
+	}
+	for _, text := range []string{"", `{"schema": 1, "policy": {"mode": "closed"}}`, `{"schema": 2}`} {
+		if err := os.WriteFile(s.Path("x", netFile), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := s.Read("x"); err == nil {
+			t.Errorf("%q gives %+v", text, r)
+		}
+	}
+}
+
 func TestDiscardAndSweep(t *testing.T) {
 	s := open(t)
 	if err := s.Sweep(); err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/guest/client"
 	"github.com/smolvm/smolvm/internal/guest/proto"
+	"github.com/smolvm/smolvm/internal/network/control"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/sys/excerpt"
 )
@@ -43,6 +44,9 @@ func (s *supervisor) boot(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := s.startNetwork(ctx, spec.UID); err != nil {
+		return err
+	}
 	b := &booting{s: s, engine: eng, caps: caps, spec: spec, verdicts: s.verdicts()}
 	if err := b.any(ctx); err != nil {
 		return err
@@ -52,6 +56,10 @@ func (s *supervisor) boot(ctx context.Context) (err error) {
 			b.drop(ctx)
 		}
 	}()
+	// The gateway started beside the guest. Without it, there is no VM: nobody would know why it reaches nothing.
+	if err := s.policy.attach(ctx, s.uplink); err != nil {
+		return err
+	}
 	if err := s.configure(ctx, b.guest); err != nil {
 		return s.withConsole(err)
 	}
@@ -84,6 +92,9 @@ func (s *supervisor) configure(ctx context.Context, guest *client.Client) error 
 		WallClockNs: time.Now().UnixNano(),
 		Seed:        seed,
 		DiskUuid:    s.config.DiskUUID,
+		Network: &proto.Network{
+			Address: control.Guest().String(), Gateway: control.Gateway().String(), Dns: control.Gateway().String(), Mtu: control.MTU,
+		},
 	})
 	return err
 }

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 
@@ -10,6 +9,7 @@ import (
 
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
+	"github.com/smolvm/smolvm/internal/network/control"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/sys/cgroup"
 	"github.com/smolvm/smolvm/internal/sys/launch"
@@ -20,8 +20,6 @@ import (
 const (
 	// A notice is the least that is printed: the emulated console is slow, and what matters is there.
 	kernelCmdline = "loglevel=6"
-
-	nicMTU = 65520
 
 	// The monitors' user ids begin at uidBase; one of maxUIDs is taken per running VM.
 	uidBase = 1_900_000_000
@@ -115,7 +113,7 @@ func (s *supervisor) takeUID(spec *engine.Spec) error {
 	return errdefs.Exhausted.Errorf("no user id is free for the monitor: %d VMs run", maxUIDs).WithRemedy("smolvm ls")
 }
 
-// sockets gives an attempt its agent socket and its network card. The machine duplicates what it needs; release closes
+// sockets gives an attempt its agent socket and the network card. The machine duplicates what it needs; release closes
 // ours.
 func (s *supervisor) sockets(spec *engine.Spec) (release func(), err error) {
 	var back undo.Stack
@@ -134,15 +132,7 @@ func (s *supervisor) sockets(spec *engine.Spec) (release func(), err error) {
 	}
 	back.Add(func() { _ = spec.AgentListener.Close() })
 	spec.AgentPath = s.dir.Path(store.AgentSocket)
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, errdefs.Host.Errorf("make the network's socket pair: %w", err)
-	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "network"), os.NewFile(uintptr(pair[1]), "nic")
-	s.undo.Add(func() { _ = ours.Close() }) // nobody reads it yet; the card must not see a broken pair
-	back.Add(func() { _ = theirs.Close() })
-	// Every VM has a network of its own, so that all may have the same address.
-	spec.NIC = &engine.NIC{FD: theirs, MAC: net.HardwareAddr{0x02, 0x53, 0x4d, 0, 0, 1}, MTU: nicMTU}
+	spec.NIC = &engine.NIC{FD: s.uplink.NIC(), MAC: control.GuestMAC(), MTU: control.MTU}
 	return back.Run, nil
 }
 

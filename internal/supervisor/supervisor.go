@@ -16,6 +16,7 @@ import (
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/supervisor/relay"
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
+	"github.com/smolvm/smolvm/internal/supervisor/uplink"
 	"github.com/smolvm/smolvm/internal/sys/capfile"
 	"github.com/smolvm/smolvm/internal/sys/cgroup"
 	"github.com/smolvm/smolvm/internal/sys/pidfd"
@@ -49,6 +50,8 @@ type supervisor struct {
 	events  chan engine.Event  // from the engine's callback
 	owner   context.CancelFunc // ends the watch on the present owner
 	ownerMu sync.Mutex
+	policy  policy
+	uplink  *uplink.Uplink // from the start of the boot on
 
 	mu      sync.Mutex
 	state   store.State
@@ -76,6 +79,7 @@ func newSupervisor(ctx context.Context, id string, d Deps, in *inherited, log *s
 		id: id, deps: d, log: log, in: in, store: st, config: rec.Config, state: rec.State,
 		ends: make(chan end), gone: make(chan struct{}), events: make(chan engine.Event, 64),
 	}
+	s.policy.now = rec.Policy()
 	s.server = rpc.NewServer(ctx, rpc.Hello{ID: id, Build: d.Version.Version}, log)
 	s.relay = relay.New(relay.Options{ID: id, Ready: s.ready, Ended: s.ended, Output: s.output, MainEnded: s.mainEnded})
 	s.state.Supervisor = &store.Process{PID: os.Getpid(), StartTicks: ticks}

@@ -70,7 +70,7 @@ func TestVMCoreLife(t *testing.T) {
 
 func created(t *testing.T, c cli, id string) {
 	s := c.inspect(t, id)
-	if s.State != api.StateCreated || s.Owner != api.OwnerKeep || s.Config.MemoryMiB != 512 || s.Network != "none" {
+	if s.State != api.StateCreated || s.Owner != api.OwnerKeep || s.Config.MemoryMiB != 512 || s.Network.Mode != api.NetOpen {
 		t.Errorf("created as %+v", s)
 	}
 	if _, there := c.list(t)[id]; there {

@@ -8,6 +8,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 )
 
@@ -88,9 +89,25 @@ func (e *Escaper) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// Checks lists what doctor found.
+func Checks(checks []api.Check) string {
+	width := 0
+	for _, c := range checks {
+		width = max(width, len(c.Name))
+	}
+	var b strings.Builder
+	for _, c := range checks {
+		fmt.Fprintf(&b, "%-7s  %-*s  %s\n", c.Status, width, Cell(c.Name), Cell(c.Detail))
+		if c.Remedy != "" {
+			fmt.Fprintf(&b, "%-7s  %-*s  try: %s\n", "", width, "", Cell(c.Remedy))
+		}
+	}
+	return b.String()
+}
+
 // JSON prints v for programs. What a terminal would act on stays escaped.
 func JSON(w io.Writer, v any) error {
-	b, err := marshal(v)
+	b, err := marshal(v, "  ")
 	if err != nil {
 		return err
 	}
@@ -98,11 +115,21 @@ func JSON(w io.Writer, v any) error {
 	return err
 }
 
-func marshal(v any) ([]byte, error) {
+// JSONLine prints v in one line.
+func JSONLine(w io.Writer, v any) error {
+	b, err := marshal(v, "")
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(b)
+	return err
+}
+
+func marshal(v any, indent string) ([]byte, error) {
 	var b strings.Builder
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
+	enc.SetIndent("", indent)
 	if err := enc.Encode(v); err != nil {
 		return nil, errdefs.Internal.Errorf("print JSON: %w", err)
 	}

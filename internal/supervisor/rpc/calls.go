@@ -64,6 +64,11 @@ func (c *Client) SetOwner(ctx context.Context, req OwnerRequest) error {
 	return c.tell(ctx, RouteOwner, req)
 }
 
+// SetNetwork changes the policy of the VM's network. When it returns, the new one is in force, and kept.
+func (c *Client) SetNetwork(ctx context.Context, p api.NetworkPolicy) error {
+	return c.tell(ctx, RouteNetwork, NetworkRequest{Policy: p})
+}
+
 // ReadFile opens a regular file in the guest. length < 0 reads to the end. It lasts as long as ctx.
 func (c *Client) ReadFile(ctx context.Context, path string, offset, length int64) (io.ReadCloser, error) {
 	q := url.Values{"path": {path}, "offset": {strconv.FormatInt(offset, 10)}, "length": {strconv.FormatInt(length, 10)}}

@@ -67,6 +67,11 @@ type OwnerRequest struct {
 	Client int       `json:"client,omitempty"` // pid, of owner client
 }
 
+// NetworkRequest changes the policy of the VM's network.
+type NetworkRequest struct {
+	Policy api.NetworkPolicy `json:"policy"`
+}
+
 // SignalRequest sends a signal to a command.
 type SignalRequest struct {
 	ExecID string `json:"exec_id"`
@@ -117,4 +122,5 @@ const (
 	RouteUnpause = "/v1/unpause"
 	RouteStop    = "/v1/stop"
 	RouteOwner   = "/v1/owner"
+	RouteNetwork = "/v1/network"
 )

@@ -16,7 +16,10 @@ func (c *confiner) landlock() {
 		return
 	}
 	p := c.plan
-	rules := []landlock.Rule{landlock.ROFiles(p.Program)}
+	var rules []landlock.Rule
+	if p.Program != "" {
+		rules = append(rules, landlock.ROFiles(p.Program))
+	}
 	for _, d := range present(p.ReadDirs) {
 		rules = append(rules, landlock.RODirs(d))
 	}
@@ -29,11 +32,24 @@ func (c *confiner) landlock() {
 	for _, d := range present(p.Devices) {
 		rules = append(rules, landlock.RWFiles(d).WithIoctlDev())
 	}
-	if err := landlock.V9.BestEffort().Restrict(rules...); err != nil {
+	err = restrict(p, rules)
+	if err != nil {
 		c.miss("landlock: %v", err)
 		return
 	}
 	c.have("landlock %d", min(abi, 9))
+}
+
+// restrict leaves TCP alone where the plan needs the network.
+func restrict(p Plan, rules []landlock.Rule) error {
+	config := landlock.V9.BestEffort()
+	if !p.Network {
+		return config.Restrict(rules...)
+	}
+	if err := config.RestrictPaths(rules...); err != nil {
+		return err
+	}
+	return config.RestrictScoped()
 }
 
 // present leaves out what is not there: distributions differ.

@@ -50,6 +50,9 @@ type Plan struct {
 	WriteFiles []string
 	Devices    []string // read, written and controlled
 
+	// Network means that it goes out itself: it stays in our network namespace, and may connect.
+	Network bool
+
 	MaxFiles     uint64 // RLIMIT_NOFILE
 	MaxFileBytes int64  // RLIMIT_FSIZE; 0 = no limit
 

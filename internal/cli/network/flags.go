@@ -1,0 +1,148 @@
+// Package network is what the command line knows of a VM's network: the flags and the file that say what it may reach, and
+// the commands that show and change it.
+//
+// Layer: part of the front cli. It may import internal/cli/{show,value}, api, errdefs.
+package network
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
+)
+
+// Flags are the flags that make a policy.
+type Flags struct {
+	mode  string
+	rules []api.NetworkRule // in the order of the command line: the first that matches decides
+	file  string
+	dns   []string
+	rate  rate
+}
+
+// Add adds them to a command.
+func (n *Flags) Add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&n.mode, "net", "", "`MODE` of the network: open (the public internet), none, allow (only what --allow says)")
+	f.Var(&ruleFlag{n, api.RuleAllow}, "allow", "reach only this and what else is allowed: HOST[:PORTS][/udp], *.HOST, ADDRESS or RANGE")
+	f.Var(&ruleFlag{n, api.RuleDeny}, "deny", "do not reach this, in the same form; of --allow and --deny the first that matches decides")
+	f.StringVar(&n.file, "policy", "", "read the network's policy from a YAML `FILE`")
+	f.StringArrayVar(&n.dns, "dns", nil, "`ADDRESS[:PORT]` of the resolver for the VM's names (default $SMOLVM_DNS, else the host's)")
+	f.Var(&n.rate, "net-rate", "at most so many bytes per second, each way: 500k, 10m")
+	_ = cmd.RegisterFlagCompletionFunc("net", cobra.FixedCompletions([]string{"open", "none", "allow"}, cobra.ShellCompDirectiveNoFileComp))
+	for _, name := range []string{"allow", "deny", "dns", "net-rate"} {
+		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
+	}
+	_ = cmd.MarkFlagFilename("policy", "yaml", "yml", "json")
+}
+
+// Given reports whether one of them was used.
+func (n *Flags) Given(cmd *cobra.Command) bool {
+	for _, name := range []string{"net", "allow", "deny", "policy", "dns", "net-rate"} {
+		if cmd.Flags().Changed(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// Policy makes a policy of the flags.
+func (n *Flags) Policy(cmd *cobra.Command) (api.NetworkPolicy, error) {
+	var p api.NetworkPolicy
+	if cmd.Flags().Changed("policy") {
+		if n.mode != "" || len(n.rules) > 0 {
+			return p, errdefs.Invalid.Errorf("%s: --policy excludes --net, --allow and --deny", cmd.Name()).WithRemedy("write the rules into the file")
+		}
+		var err error
+		if p, err = readFile(n.file); err != nil {
+			return p, err
+		}
+	} else {
+		p.Mode, p.Rules = n.modeOf(cmd), n.rules
+	}
+	if len(n.dns) > 0 {
+		p.DNS = n.dns
+	}
+	if n.rate > 0 {
+		p.RateKBps = int(n.rate)
+	}
+	p = p.WithDefaults()
+	return p, p.Validate()
+}
+
+// modeOf is the mode that is given, or that the rules mean: who allows something wants nothing else.
+func (n *Flags) modeOf(cmd *cobra.Command) api.NetworkMode {
+	if cmd.Flags().Changed("net") {
+		return api.NetworkMode(n.mode)
+	}
+	for _, r := range n.rules {
+		if r.Action == api.RuleAllow {
+			return api.NetAllow
+		}
+	}
+	return api.NetOpen
+}
+
+// ruleFlag adds a rule each time that it is given.
+type ruleFlag struct {
+	to     *Flags
+	action api.RuleAction
+}
+
+// String implements pflag.Value.
+func (r *ruleFlag) String() string { return "" }
+
+// Type implements pflag.Value.
+func (r *ruleFlag) Type() string { return "RULE" }
+
+// Set implements pflag.Value.
+func (r *ruleFlag) Set(text string) error {
+	rule, err := api.ParseRule(r.action, text)
+	if err != nil {
+		return err
+	}
+	r.to.rules = append(r.to.rules, rule)
+	return nil
+}
+
+// rate is a flag's value: kilobytes per second.
+type rate int
+
+// String implements pflag.Value.
+func (r *rate) String() string {
+	if *r == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%dk", *r)
+}
+
+// Type implements pflag.Value.
+func (r *rate) Type() string { return "rate" }
+
+// Set implements pflag.Value.
+func (r *rate) Set(text string) error {
+	n, err := units.FromHumanSize(text)
+	if err != nil || n < units.KB || n/units.KB > api.MaxRateKBps {
+		return fmt.Errorf("%q is no rate: give 500k, 10m, at least 1k", text)
+	}
+	*r = rate(n / units.KB)
+	return nil
+}
+
+// readFile reads a policy.
+func readFile(name string) (api.NetworkPolicy, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return api.NetworkPolicy{}, errdefs.Invalid.Errorf("policy: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	p, err := Parse(f)
+	if err != nil {
+		return p, errdefs.Invalid.Errorf("policy %s: %w", name, err)
+	}
+	return p, nil
+}

@@ -1,0 +1,7 @@
+// Package egress tries to get out of a VM by every way that we know of, and shows in a table what came of it. A hostile
+// client in a guest meets servers in a network namespace of their own, behind a veth pair on 198.51.100.0/24, which the
+// policy takes for public; behind them lie the private and metadata addresses, so that a packet that leaks does arrive,
+// and is seen. It needs root, or user namespaces.
+//
+// Layer: tests only; nothing imports it.
+package egress
