@@ -80,7 +80,7 @@ func (d *Dialer) Dial(ctx context.Context, f network.Flow) (*Conn, error) {
 		return nil, err
 	}
 	var last error
-	for _, a := range addrs {
+	for _, a := range addrs[:min(len(addrs), maxAddrs)] {
 		g := f
 		g.Addr = a
 		c, err := d.one(ctx, g)
@@ -122,7 +122,7 @@ func (d *Dialer) addrs(ctx context.Context, f network.Flow) ([]netip.Addr, error
 	if len(all) == 0 {
 		return nil, fmt.Errorf("%s has no address", f.Name)
 	}
-	return all[:min(len(all), maxAddrs)], nil
+	return all, nil
 }
 
 // one connects to one address.

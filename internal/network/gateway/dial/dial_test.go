@@ -161,7 +161,10 @@ func TestProxy(t *testing.T) {
 		}
 		return &url.URL{Scheme: "http", Host: at.String(), User: url.UserPassword("u", "p")}, nil
 	}}
-	names := answers{"inside.example.": {"10.0.0.1"}, "direct.example.": {"10.0.0.1"}}
+	names := answers{
+		"inside.example.": {"10.0.0.1"}, "direct.example.": {"10.0.0.1"}, "mixed.example.": {"198.51.100.1 10.0.0.1"},
+		"many.example.": {strings.Repeat("198.51.100.1 ", 9) + "169.254.169.254"},
+	}
 	d := dialer(t, api.NetworkPolicy{Mode: api.NetAllow, Rules: []api.NetworkRule{{Action: api.RuleAllow, Host: "*.example", Ports: []string{"443"}}}}, names, proxy)
 
 	c, err := d.Dial(t.Context(), network.Flow{Name: "far.example", Port: 443})
@@ -182,6 +185,8 @@ func TestProxy(t *testing.T) {
 		{Name: "far.example", Port: 80},
 		{Name: "far.other", Port: 443},
 		{Name: "inside.example", Port: 443},
+		{Name: "mixed.example", Port: 443},
+		{Name: "many.example", Port: 443},
 		{Name: "direct.example", Port: 443},
 		{Addr: netip.MustParseAddr("10.0.0.1"), Port: 443},
 		{Name: "far.example", Port: 443, Proto: network.UDP},

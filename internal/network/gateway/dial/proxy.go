@@ -64,12 +64,12 @@ func (d *Dialer) proxy(f network.Flow) *url.URL {
 	return d.opts.Proxy.For(host(f), f.Port)
 }
 
-// throughProxy has a proxy connect. It resolves the name itself, so that we can only refuse what is closed as far as we see:
-// a name that we too can resolve, to nothing but what the policy refuses.
+// throughProxy has a proxy connect. It resolves the name itself and picks among the addresses, so that a name is refused for
+// any address that the policy refuses, as far as we can resolve it.
 func (d *Dialer) throughProxy(ctx context.Context, f network.Flow, v network.Verdict, proxy *url.URL) (*Conn, error) {
 	if f.Name != "" {
 		if addrs, err := d.addrs(ctx, f); err == nil {
-			if refused := d.allRefused(f, addrs); refused != nil {
+			if refused := d.anyRefused(f, addrs); refused != nil {
 				return nil, refused
 			}
 		}
@@ -96,20 +96,14 @@ func (d *Dialer) throughProxy(ctx context.Context, f network.Flow, v network.Ver
 	return &Conn{Conn: c, Verdict: v}, nil
 }
 
-func (d *Dialer) allRefused(f network.Flow, addrs []netip.Addr) error {
-	var last *Denied
+func (d *Dialer) anyRefused(f network.Flow, addrs []netip.Addr) error {
 	for _, a := range addrs {
 		f.Addr = a
-		v := d.opts.Policy().Flow(f)
-		if v.Allow {
-			return nil
+		if v := d.opts.Policy().Flow(f); !v.Allow {
+			return &Denied{v}
 		}
-		last = &Denied{v}
 	}
-	if last == nil {
-		return nil
-	}
-	return last
+	return nil
 }
 
 func proxyAddr(u *url.URL) string {
