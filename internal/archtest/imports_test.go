@@ -166,7 +166,7 @@ func TestReach(t *testing.T) {
 		{
 			"guest agent", "cmd/smolvm-guest",
 			[]string{"internal/guest/agent/...", "internal/guest/proto", "internal/guest/link", sys},
-			[]string{"connectrpc.com/connect", "google.golang.org/protobuf/", "golang.org/x/net/http2", "golang.org/x/sys/"},
+			[]string{"connectrpc.com/connect", "google.golang.org/protobuf/", "golang.org/x/net/http2", "golang.org/x/sys/", "github.com/creack/pty"},
 		},
 		{"store", "internal/store", []string{api, errdefs, sys}, []string{"golang.org/x/sys/", "github.com/google/renameio/"}},
 	}
