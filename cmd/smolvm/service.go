@@ -16,7 +16,7 @@ import (
 // The control sockets' protocol that this program speaks.
 const (
 	protocolMin = 1
-	protocolMax = 1
+	protocolMax = 2
 )
 
 func programVersion() api.Version {
