@@ -7,6 +7,8 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/internal/cli/network"
+	"github.com/smolvm/smolvm/internal/cli/procs"
+	"github.com/smolvm/smolvm/internal/cli/session"
 	"github.com/smolvm/smolvm/internal/cli/transfer"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 )
@@ -59,13 +61,13 @@ type Pauser interface {
 // Guest is the way into a running VM.
 type Guest interface {
 	Runner
+	procs.Guest
 	transfer.Files
-	io.Closer
 }
 
 // Runner runs commands in a VM.
 type Runner interface {
-	Exec(ctx context.Context, req api.ExecRequest, streams lifecycle.ExecIO) (api.ExecResult, error)
+	session.Runner
 	StartDetached(ctx context.Context, req api.ExecRequest) (api.ProcessInfo, error)
 }
 

@@ -18,7 +18,7 @@ func (a *app) lsCommand() *cobra.Command {
 	var all, quiet bool
 	cmd := &cobra.Command{
 		Use:               "ls [flags]",
-		Aliases:           []string{"ps", "list"},
+		Aliases:           []string{"list"},
 		Short:             "List VMs",
 		Example:           "  smolvm ls\n  smolvm ls -a --json",
 		GroupID:           "vm",
@@ -29,29 +29,31 @@ func (a *app) lsCommand() *cobra.Command {
 	f.BoolVarP(&all, "all", "a", false, "also those that do not run")
 	f.BoolVarP(&quiet, "quiet", "q", false, "ids only")
 	f.BoolVar(&a.json, "json", false, "print everything as JSON")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		s, err := a.open(false)
-		if err != nil {
-			return err
-		}
-		vms, err := s.VMs.List(cmd.Context(), all)
-		if err != nil {
-			return err
-		}
-		switch {
-		case a.json:
-			return show.JSON(a.Stdout, show.List(vms))
-		case quiet:
-			for _, vm := range vms {
-				if err := a.println("%s", show.Cell(vm.ID)); err != nil {
-					return err
-				}
-			}
-			return nil
-		}
-		return vmTable(a.Stdout, vms, time.Now())
-	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.list(cmd.Context(), all, quiet, a.json) }
 	return cmd
+}
+
+func (a *app) list(ctx context.Context, all, quiet, json bool) error {
+	s, err := a.open(false)
+	if err != nil {
+		return err
+	}
+	vms, err := s.VMs.List(ctx, all)
+	if err != nil {
+		return err
+	}
+	switch {
+	case json:
+		return show.JSON(a.Stdout, show.List(vms))
+	case quiet:
+		for _, vm := range vms {
+			if err := a.println("%s", show.Cell(vm.ID)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return vmTable(a.Stdout, vms, time.Now())
 }
 
 // vmTable prints the VMs for people. The last column is there for those that have something to tell.

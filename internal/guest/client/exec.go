@@ -27,7 +27,7 @@ type execStream = connect.BidiStreamForClient[proto.ExecRequest, proto.ExecRespo
 // that could not be started is no error.
 func (c *Client) Exec(ctx context.Context, start *proto.ExecStart, s Streams) (*proto.ExecExit, error) {
 	if start.GetTerminal() != nil || start.GetShell() || start.GetDetach() {
-		if err := c.speaks(proto.VersionProcesses); err != nil {
+		if err := c.knowsProcesses(); err != nil {
 			return nil, err
 		}
 	}

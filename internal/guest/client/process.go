@@ -11,9 +11,9 @@ import (
 	"github.com/smolvm/smolvm/internal/guest/proto"
 )
 
-// speaks refuses what the guest's agent is too old for.
-func (c *Client) speaks(version uint32) error {
-	if c.hello.GetProtocolMax() < version {
+// knowsProcesses refuses what the guest's agent is too old for.
+func (c *Client) knowsProcesses() error {
+	if c.hello.GetProtocolMax() < proto.VersionProcesses {
 		return errdefs.Unavailable.Errorf("the guest's agent speaks protocol %d, which has no terminals and keeps no commands", c.hello.GetProtocolMax()).
 			WithRemedy("stop and start the VM: it then gets this program's agent")
 	}
@@ -110,7 +110,7 @@ type attachStream = connect.BidiStreamForClient[proto.AttachRequest, proto.Attac
 // Attach passes a command's output on until it has ended, and returns how; nil when it still runs and start.NoFollow is
 // set.
 func (c *Client) Attach(ctx context.Context, start *proto.AttachStart, a Attachment) (*proto.ExecExit, error) {
-	if err := c.speaks(proto.VersionProcesses); err != nil {
+	if err := c.knowsProcesses(); err != nil {
 		return nil, err
 	}
 	call, cancel := context.WithCancel(ctx)

@@ -12,9 +12,9 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 )
 
-// speaks refuses what the supervisor is too old for.
-func (c *Client) speaks(version int) error {
-	if c.hello.ProtocolMax < version {
+// knowsProcesses refuses what the supervisor is too old for.
+func (c *Client) knowsProcesses() error {
+	if c.hello.ProtocolMax < protocolProcesses {
 		return errdefs.Unavailable.Errorf("the VM %s was started by smolvm %s, which has no terminals and keeps no commands", c.hello.ID, c.hello.Build).
 			WithRemedy("smolvm stop %s && smolvm start %s", c.hello.ID, c.hello.ID)
 	}
@@ -23,7 +23,7 @@ func (c *Client) speaks(version int) error {
 
 // processCall makes a call about processes.
 func processCall[Res any](ctx context.Context, c *Client, route string, req any) (Res, error) {
-	if err := c.speaks(protocolProcesses); err != nil {
+	if err := c.knowsProcesses(); err != nil {
 		var none Res
 		return none, err
 	}
@@ -75,7 +75,7 @@ type AttachIO struct {
 // Attach passes a command's output on: what is kept of it from an offset on, and unless NoFollow what comes until its end.
 // Cancelling ctx leaves the command alone.
 func (c *Client) Attach(ctx context.Context, req api.AttachRequest, streams AttachIO) (api.AttachResult, error) {
-	if err := c.speaks(protocolProcesses); err != nil {
+	if err := c.knowsProcesses(); err != nil {
 		return api.AttachResult{}, err
 	}
 	in := streams.Stdin

@@ -25,7 +25,7 @@ func (c *Client) StartDetached(ctx context.Context, req api.ExecRequest) (api.Pr
 		return api.ProcessInfo{}, err
 	}
 	if req.TTY != nil || req.Shell || req.Stdin {
-		if err := c.speaks(protocolProcesses); err != nil {
+		if err := c.knowsProcesses(); err != nil {
 			return api.ProcessInfo{}, err
 		}
 	}

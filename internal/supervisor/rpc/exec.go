@@ -35,7 +35,7 @@ func (c *Client) Exec(ctx context.Context, req api.ExecRequest, streams ExecIO) 
 		return api.ExecResult{}, err
 	}
 	if req.TTY != nil || req.Shell {
-		if err := c.speaks(protocolProcesses); err != nil {
+		if err := c.knowsProcesses(); err != nil {
 			return api.ExecResult{}, err
 		}
 	}
