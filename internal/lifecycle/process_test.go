@@ -23,7 +23,7 @@ func TestProcesses(t *testing.T) {
 	}
 	defer func() { _ = g.Close() }()
 	for name, f := range map[string]func(*testing.T, *Manager, Guest){
-		"terminal": procTerminal, "attach": procAttach, "keep": procKeep, "names": procNames, "slow reader": procSlow,
+		"terminal": procTerminal, "silent input": procSilent, "attach": procAttach, "keep": procKeep, "names": procNames, "slow reader": procSlow,
 	} {
 		t.Run(name, func(t *testing.T) { f(t, m, g) })
 	}
@@ -47,6 +47,59 @@ func procTerminal(t *testing.T, _ *Manager, g Guest) {
 	res, err := g.Exec(t.Context(), req, ExecIO{Stdin: r, Stdout: io.MultiWriter(up, resized), Sizes: sizes})
 	if err != nil || res.ExitCode != 4 || !strings.Contains(up.got, "up 20 70 xterm\r\n") {
 		t.Errorf("%+v, %v, %q", res, err, up.got)
+	}
+}
+
+// procSilent: who leaves while his input is silent leaves at once, and his command ends or goes on as it is to.
+func procSilent(t *testing.T, _ *Manager, g Guest) {
+	r, w := io.Pipe()
+	defer func() { _ = w.Close() }()
+	var id string
+	for _, attach := range []bool{false, true} {
+		ctx, cancel := context.WithCancel(t.Context())
+		up := &notice{want: "up", ch: make(chan struct{})}
+		go func() {
+			<-up.ch
+			cancel()
+		}()
+		done := make(chan error, 1)
+		go func() {
+			var err error
+			if attach {
+				_, err = g.Attach(ctx, api.AttachRequest{Process: id, Stdin: true}, AttachIO{ExecIO: ExecIO{Stdin: r, Stdout: up}})
+			} else {
+				_, err = g.Exec(ctx, api.ExecRequest{Script: "echo up; cat", Stdin: true, TTY: &api.TTY{}},
+					ExecIO{Stdin: r, Stdout: up, Started: func(p api.ProcessInfo) { id = p.ExecID }})
+			}
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			if err == nil {
+				t.Error("no error of one who left")
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("attach %v: he does not leave", attach)
+		}
+		if attach {
+			continue
+		}
+		eventually(t, 10*time.Second, "the command ended", func() bool {
+			p, err := g.Process(t.Context(), id)
+			return err == nil && p.Result != nil
+		})
+		info, err := g.StartDetached(t.Context(), api.ExecRequest{Script: "echo up; exec sleep 94", Stdin: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id = info.ExecID
+	}
+	p, err := g.Process(t.Context(), id)
+	if err != nil || p.Result != nil {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if err := g.Signal(t.Context(), id, 9, true); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -38,6 +38,8 @@ func (c *Client) Exec(ctx context.Context, start *proto.ExecStart, s Streams) (*
 	if err != nil {
 		return nil, err
 	}
+	// The transport does not look at the context while it waits for what is to be sent.
+	defer context.AfterFunc(call, func() { _ = stream.CloseRequest() })()
 	sendErr := make(chan error, 1)
 	go func() { sendErr <- send(stream, first, script, s.Stdin) }()
 	exit, err := receive(stream, s)

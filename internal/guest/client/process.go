@@ -116,6 +116,7 @@ func (c *Client) Attach(ctx context.Context, start *proto.AttachStart, a Attachm
 	call, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream := c.rpc.Attach(call)
+	defer context.AfterFunc(call, func() { _ = stream.CloseRequest() })() // see Exec
 	go sendAttached(stream, start, a.Stdin)
 	exit, err := receiveAttached(stream, a)
 	if err == nil {

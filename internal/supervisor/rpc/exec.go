@@ -64,6 +64,8 @@ func (c *Client) duplex(ctx context.Context, route string, req any, in io.Reader
 	if in != nil {
 		stdin = newSource(in)
 		defer func() { _ = stdin.Close() }()
+		// The transport does not look at ctx while it waits for the body.
+		defer context.AfterFunc(ctx, func() { _ = stdin.Close() })()
 		body = struct {
 			io.Reader
 			io.Closer
