@@ -32,7 +32,8 @@ type Sandbox struct {
 // Event is one line of a VM's events.jsonl.
 type Event struct {
 	Time   time.Time         `json:"time"`
-	Type   string            `json:"type"` // "state", "exec", "disk-error", "accelerator", …
+	VM     string            `json:"vm,omitempty"` // in listings of several
+	Type   string            `json:"type"`         // "state", "exec", "disk-error", "accelerator", …; in listings also "removed"
 	State  State             `json:"state,omitempty"`
 	Reason string            `json:"reason,omitempty"`
 	Attrs  map[string]string `json:"attrs,omitempty"`

@@ -14,6 +14,7 @@ import (
 	"github.com/smolvm/smolvm/internal/cli/show"
 	"github.com/smolvm/smolvm/internal/cli/terminal"
 	"github.com/smolvm/smolvm/internal/cli/value"
+	"github.com/smolvm/smolvm/internal/cli/watch"
 )
 
 func (a *app) execCommand() *cobra.Command {
@@ -172,5 +173,16 @@ func (a *app) processCommands() []*cobra.Command {
 		},
 		Session: a.session, List: a.list, IDs: a.completeIDs(false, 1), Args: args,
 		GuestCommand: map[string]string{guestCommand: "1"},
+	}.Commands()
+}
+
+// watchCommands tell what happens.
+func (a *app) watchCommands() []*cobra.Command {
+	return watch.Env{
+		VMs: func() (watch.VMs, error) {
+			s, err := a.open(false)
+			return s.VMs, err
+		},
+		IDs: a.completeIDs, Args: args,
 	}.Commands()
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/smolvm/smolvm/internal/cli/procs"
 	"github.com/smolvm/smolvm/internal/cli/session"
 	"github.com/smolvm/smolvm/internal/cli/transfer"
+	"github.com/smolvm/smolvm/internal/cli/watch"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 )
 
@@ -47,6 +48,7 @@ type Lives interface {
 
 // Viewer tells what there is.
 type Viewer interface {
+	watch.VMs
 	List(ctx context.Context, all bool) ([]api.Sandbox, error)
 	Inspect(ctx context.Context, id string, showEnv bool) (api.Sandbox, error)
 	Logs(ctx context.Context, id string, kind lifecycle.LogKind, follow bool, w io.Writer) error
