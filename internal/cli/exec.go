@@ -15,6 +15,7 @@ import (
 	"github.com/smolvm/smolvm/internal/cli/terminal"
 	"github.com/smolvm/smolvm/internal/cli/value"
 	"github.com/smolvm/smolvm/internal/cli/watch"
+	"github.com/smolvm/smolvm/internal/lifecycle"
 )
 
 func (a *app) execCommand() *cobra.Command {
@@ -170,6 +171,13 @@ func (a *app) processCommands() []*cobra.Command {
 				return nil, err
 			}
 			return g, nil
+		},
+		Watch: func(ctx context.Context, o lifecycle.EventsOptions, f func(api.Event) error) error {
+			s, err := a.open(false)
+			if err != nil {
+				return err
+			}
+			return s.VMs.Watch(ctx, o, f)
 		},
 		Session: a.session, List: a.list, IDs: a.completeIDs(false, 1), Args: args,
 		GuestCommand: map[string]string{guestCommand: "1"},

@@ -109,3 +109,24 @@ func TestVMRunDetachedAttach(t *testing.T) {
 		t.Errorf("the log is %q", log)
 	}
 }
+
+// TestVMWaitForVM: without a command, wait is for the VM; of one that has ended, it is the code of its main command.
+func TestVMWaitForVM(t *testing.T) {
+	c := program(t)
+	id := c.vm(t, "waitvm")
+	b := c.background(t, "wait", id)
+	time.Sleep(time.Second)
+	c.ok(t, "stop", id)
+	if got := b.line(t); got != "0" {
+		t.Errorf("wait printed %q", got)
+	}
+	other := c.name(t, "waitmain")
+	c.ok(t, "run", "-d", "--name", other, "--", "sh", "-c", "exit 8")
+	if got := c.ok(t, "wait", other); got != "8\n" {
+		t.Errorf("wait printed %q", got)
+	}
+	c.ok(t, "stop", other)
+	if got := c.ok(t, "wait", other); got != "8\n" {
+		t.Errorf("after the end wait printed %q", got)
+	}
+}

@@ -1,6 +1,6 @@
 // Package procs holds the commands about what runs in a VM: ps, attach, wait, kill.
 //
-// Layer: part of the front cli. It may import api, errdefs, and the parts of cli below it.
+// Layer: part of the front cli. It may import lifecycle, api, errdefs, and the parts of cli below it.
 package procs
 
 import (
@@ -21,6 +21,7 @@ import (
 	"github.com/smolvm/smolvm/internal/cli/session"
 	"github.com/smolvm/smolvm/internal/cli/show"
 	"github.com/smolvm/smolvm/internal/cli/terminal"
+	"github.com/smolvm/smolvm/internal/lifecycle"
 )
 
 // Guest is the way into a running VM.
@@ -43,6 +44,8 @@ type Env struct {
 	Connect func(ctx context.Context, id string) (Guest, error)
 	// Session returns our terminal and streams.
 	Session func(vm string, json bool, keys terminal.Keys) session.Session
+	// Watch passes VMs' events on.
+	Watch func(ctx context.Context, o lifecycle.EventsOptions, f func(api.Event) error) error
 	// List lists VMs, as ls does.
 	List func(ctx context.Context, all, quiet, json bool) error
 	// IDs completes ids of VMs that run, for the first argument.
@@ -217,58 +220,6 @@ func proc(args []string) string {
 		return ""
 	}
 	return args[1]
-}
-
-func (e Env) wait() *cobra.Command {
-	var json bool
-	cmd := &cobra.Command{
-		Use:   "wait [flags] ID [PROC...]",
-		Short: "Wait for commands in a VM, and print their exit codes",
-		Long: `Wait returns when the commands have ended, and prints the exit code of each. Without PROC it waits for the command of
-"smolvm run -d", or the only one that runs.`,
-		Example:           "  smolvm wait web\n  smolvm wait web 3f2a 77b1",
-		GroupID:           "run",
-		Args:              e.Args(1, -1),
-		ValidArgsFunction: e.complete(-1, true),
-	}
-	cmd.Flags().BoolVar(&json, "json", false, "print one JSON object per command")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		g, err := e.on(cmd, args[0])
-		if err != nil {
-			return err
-		}
-		defer func() { _ = g.Close() }()
-		names := args[1:]
-		if len(names) == 0 {
-			names = []string{""}
-		}
-		for _, name := range names {
-			p, err := g.Process(cmd.Context(), name) // it keeps its id while we wait
-			if err != nil {
-				return err
-			}
-			res, err := g.Wait(cmd.Context(), p.ExecID)
-			if err != nil {
-				return err
-			}
-			if json {
-				err = show.JSON(cmd.OutOrStdout(), waitOutput{p.ExecID, res})
-			} else {
-				_, err = io.WriteString(cmd.OutOrStdout(), strconv.Itoa(res.ExitCode)+"\n")
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	return cmd
-}
-
-// waitOutput is what --json prints of a command that ended.
-type waitOutput struct {
-	ExecID string `json:"exec_id"`
-	api.ExecResult
 }
 
 func (e Env) kill() *cobra.Command {
