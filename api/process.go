@@ -48,3 +48,20 @@ type AttachResult struct {
 	Result *ExecResult `json:"result,omitempty"` // of the command; nil when it still runs
 	Offset uint64      `json:"offset"`           // where to go on
 }
+
+// Stats is what a VM uses.
+type Stats struct {
+	VM          string    `json:"vm"`
+	Time        time.Time `json:"time"`
+	State       State     `json:"state"`
+	CPUs        int       `json:"cpus"`
+	MemoryLimit uint64    `json:"memory_limit_bytes"`
+	DiskLimit   uint64    `json:"disk_limit_bytes"`
+	// Guest is what the guest says of itself; nil when it does not run.
+	Guest *Metrics `json:"guest,omitempty"`
+	// CPUPercent is the time that its processors worked since the figures before, 100 for one that always did.
+	CPUPercent *float64 `json:"cpu_percent,omitempty"`
+	// HostMemory is what its monitor and supervisor have in the host's RAM, HostDisk what its disk takes there.
+	HostMemory uint64 `json:"host_memory_bytes"`
+	HostDisk   uint64 `json:"host_disk_bytes"`
+}

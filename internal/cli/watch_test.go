@@ -21,3 +21,16 @@ func (d double) Watch(_ context.Context, o lifecycle.EventsOptions, f func(api.E
 	}
 	return nil
 }
+
+func (d double) Stats(_ context.Context, id string) (api.Stats, error) {
+	vm, err := d.find(id)
+	if err != nil {
+		return api.Stats{}, err
+	}
+	s := api.Stats{VM: id, State: vm.State, CPUs: vm.Config.CPUs, HostMemory: 300 << 20, HostDisk: 5 << 20}
+	if vm.State == api.StateRunning {
+		ms := time.Now().UnixMilli()
+		s.Guest = &api.Metrics{UptimeMs: ms, CPUMs: ms / 2, MemoryTotal: 1 << 30, MemoryAvailable: 1 << 29, DiskTotal: 8 << 30, DiskFree: 6 << 30, Processes: 42}
+	}
+	return s, nil
+}

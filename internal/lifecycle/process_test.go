@@ -27,6 +27,10 @@ func TestProcesses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { f(t, m, g) })
 	}
+	st, err := m.Stats(t.Context(), "p")
+	if err != nil || st.State != api.StateRunning || st.Guest == nil || st.Guest.MemoryTotal == 0 || st.HostMemory == 0 {
+		t.Errorf("%+v, %v", st, err)
+	}
 	t.Run("the VM ends", func(t *testing.T) { procVMEnds(t, m, g) })
 }
 

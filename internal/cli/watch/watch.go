@@ -1,4 +1,4 @@
-// Package watch holds the commands that tell what happens: events.
+// Package watch holds the commands that tell what happens and what is used: events, stats.
 //
 // Layer: part of the front cli. It may import lifecycle, api, errdefs, and the parts of cli below it.
 package watch
@@ -23,6 +23,8 @@ import (
 // VMs tells of VMs.
 type VMs interface {
 	Watch(ctx context.Context, o lifecycle.EventsOptions, f func(api.Event) error) error
+	Stats(ctx context.Context, id string) (api.Stats, error)
+	List(ctx context.Context, all bool) ([]api.Sandbox, error)
 }
 
 // Env is what the commands need of the program.
@@ -36,7 +38,7 @@ type Env struct {
 
 // Commands returns the commands.
 func (e Env) Commands() []*cobra.Command {
-	return []*cobra.Command{e.events()}
+	return []*cobra.Command{e.events(), e.stats()}
 }
 
 func validate(ids []string) error {
