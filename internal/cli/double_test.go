@@ -200,6 +200,8 @@ func (guest) Exec(ctx context.Context, req api.ExecRequest, s lifecycle.ExecIO) 
 			_, _ = fmt.Fprintf(s.Stdout, "tty %dx%d\n", req.TTY.Rows, req.TTY.Cols)
 		}
 		_, _ = fmt.Fprint(s.Stderr, "to stderr\n")
+	case "ps":
+		_, _ = fmt.Fprintf(s.Stdout, "ps %q \x1b[2Jevil\n", req.Argv[1:])
 	case "exit7":
 		return api.ExecResult{ExitCode: 7}, nil
 	case "binary":

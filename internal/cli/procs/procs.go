@@ -1,4 +1,4 @@
-// Package procs holds the commands about what runs in a VM: ps, attach, wait, kill.
+// Package procs holds the commands about what runs in a VM: ps, attach, wait, kill, top.
 //
 // Layer: part of the front cli. It may import lifecycle, api, errdefs, and the parts of cli below it.
 package procs
@@ -26,6 +26,7 @@ import (
 
 // Guest is the way into a running VM.
 type Guest interface {
+	session.Runner
 	session.Attacher
 	Viewer
 	io.Closer
@@ -58,7 +59,7 @@ type Env struct {
 
 // Commands returns the commands.
 func (e Env) Commands() []*cobra.Command {
-	return []*cobra.Command{e.ps(), e.attach(), e.wait(), e.kill()}
+	return []*cobra.Command{e.ps(), e.attach(), e.wait(), e.kill(), e.top()}
 }
 
 // on connects to the VM that the first argument names.
