@@ -13,6 +13,7 @@ import (
 	"github.com/smolvm/smolvm/internal/cli/session"
 	"github.com/smolvm/smolvm/internal/cli/show"
 	"github.com/smolvm/smolvm/internal/cli/terminal"
+	"github.com/smolvm/smolvm/internal/cli/tidy"
 	"github.com/smolvm/smolvm/internal/cli/value"
 	"github.com/smolvm/smolvm/internal/cli/watch"
 	"github.com/smolvm/smolvm/internal/lifecycle"
@@ -193,4 +194,12 @@ func (a *app) watchCommands() []*cobra.Command {
 		},
 		IDs: a.completeIDs, Args: args,
 	}.Commands()
+}
+
+// tidyCommand makes room.
+func (a *app) tidyCommand() *cobra.Command {
+	return tidy.Env{Pruner: func() (tidy.Pruner, error) {
+		s, err := a.open(false)
+		return s.Pruner, err
+	}, Stdin: a.Stdin, Args: args}.Prune()
 }

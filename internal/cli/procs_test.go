@@ -264,3 +264,16 @@ func tty(ctx context.Context, req api.ExecRequest, s lifecycle.ExecIO) (api.Exec
 		}
 	}
 }
+
+// TestPruneAsks: on a terminal it asks, and a no is a no.
+func TestPruneAsks(t *testing.T) {
+	for answer, removed := range map[string]bool{"y\n": true, "\n": false, "no\n": false} {
+		o := terminal(t, "prune")
+		o.shows(t, "[y/N] ")
+		o.types(t, answer)
+		o.ends(t, 0)
+		if b, _ := os.ReadFile(o.calls); contains(b, "prune image sha256:0123") != removed {
+			t.Errorf("after %q the calls were %s", answer, b)
+		}
+	}
+}

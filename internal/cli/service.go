@@ -9,6 +9,7 @@ import (
 	"github.com/smolvm/smolvm/internal/cli/network"
 	"github.com/smolvm/smolvm/internal/cli/procs"
 	"github.com/smolvm/smolvm/internal/cli/session"
+	"github.com/smolvm/smolvm/internal/cli/tidy"
 	"github.com/smolvm/smolvm/internal/cli/transfer"
 	"github.com/smolvm/smolvm/internal/cli/watch"
 	"github.com/smolvm/smolvm/internal/lifecycle"
@@ -18,6 +19,7 @@ import (
 type Service struct {
 	VMs    VMs
 	Images Images
+	Pruner tidy.Pruner
 }
 
 // OpenOptions say what a command needs of the Service.

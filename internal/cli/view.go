@@ -3,10 +3,8 @@ package cli
 import (
 	"context"
 	"io"
-	"strconv"
 	"time"
 
-	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
 	"github.com/smolvm/smolvm/api"
@@ -53,20 +51,7 @@ func (a *app) list(ctx context.Context, all, quiet, json bool) error {
 		}
 		return nil
 	}
-	return vmTable(a.Stdout, vms, time.Now())
-}
-
-// vmTable prints the VMs for people. The last column is there for those that have something to tell.
-func vmTable(w io.Writer, vms []api.Sandbox, now time.Time) error {
-	t := show.Table(w, "ID", "STATE", "IMAGE", "CPUS", "MEMORY", "AGE", "REASON")
-	for _, vm := range vms {
-		show.Row(
-			t, vm.ID, string(vm.State), vm.Config.Image, strconv.Itoa(vm.Config.CPUs),
-			units.CustomSize("%.4g %s", float64(vm.Config.MemoryMiB), 1024, []string{"MiB", "GiB", "TiB"}),
-			show.Age(vm.CreatedAt, now), vm.Reason,
-		)
-	}
-	return t.Flush()
+	return show.VMs(a.Stdout, vms, time.Now())
 }
 
 func (a *app) inspectCommand() *cobra.Command {

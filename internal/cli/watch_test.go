@@ -2,9 +2,11 @@ package cli_test
 
 import (
 	"context"
+	"os"
 	"time"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 )
 
@@ -33,4 +35,27 @@ func (d double) Stats(_ context.Context, id string) (api.Stats, error) {
 		s.Guest = &api.Metrics{UptimeMs: ms, CPUMs: ms / 2, MemoryTotal: 1 << 30, MemoryAvailable: 1 << 29, DiskTotal: 8 << 30, DiskFree: 6 << 30, Processes: 42}
 	}
 	return s, nil
+}
+
+// pruner has an image to remove, and with o.VMs a VM whose removal fails.
+type pruner struct{}
+
+func (pruner) Find(_ context.Context, o api.PruneOptions) ([]api.Leftover, error) {
+	call("find all=%v vms=%v", o.All, o.VMs)
+	if os.Getenv("CLEAN") != "" {
+		return nil, nil
+	}
+	found := []api.Leftover{{Kind: "image", Name: "sha256:0123", Why: "replaced by a newer build", Bytes: 400 << 20}}
+	if o.VMs {
+		found = append(found, api.Leftover{Kind: "vm", Name: "old", Why: "error", Bytes: 100 << 20})
+	}
+	return found, nil
+}
+
+func (pruner) Remove(_ context.Context, l api.Leftover) error {
+	if l.Kind == "vm" {
+		return errdefs.WrongState.Errorf("the VM %s is running", l.Name)
+	}
+	call("prune %s %s", l.Kind, l.Name)
+	return nil
 }
