@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"regexp"
 	"strings"
 
@@ -50,6 +51,22 @@ type Config struct {
 	BootTimeoutMs int64 `json:"boot_timeout_ms,omitempty"`
 	// Network is what the VM may reach, as it was asked for at first; Sandbox.Network is what is in force.
 	Network NetworkPolicy `json:"network,omitzero"`
+}
+
+// Limits are what can be changed of a VM afterwards, from its next start on. Zero values stay as they are.
+type Limits struct {
+	CPUs      int `json:"cpus,omitempty"`
+	MemoryMiB int `json:"memory_mib,omitempty"`
+	DiskMiB   int `json:"disk_mib,omitempty"` // it only grows
+}
+
+// With returns c with other limits.
+func (c Config) With(l Limits) (Config, error) {
+	if l.DiskMiB != 0 && l.DiskMiB < c.DiskMiB {
+		return c, errdefs.Invalid.Errorf("disk: it has %d MiB and does not shrink to %d", c.DiskMiB, l.DiskMiB)
+	}
+	c.CPUs, c.MemoryMiB, c.DiskMiB = cmp.Or(l.CPUs, c.CPUs), cmp.Or(l.MemoryMiB, c.MemoryMiB), cmp.Or(l.DiskMiB, c.DiskMiB)
+	return c, c.Validate()
 }
 
 // WithDefaults returns c with every zero value replaced by its default. The id stays as it is.

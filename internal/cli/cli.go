@@ -108,8 +108,7 @@ it afterwards; "smolvm create" and "smolvm start" make one that stays.`,
 	root.SetCompletionCommandGroupID("more")
 	root.AddCommand(a.runCommand(), a.execCommand(), a.shellCommand(), a.cpCommand(), a.logsCommand())
 	root.AddCommand(a.processCommands()...)
-	root.AddCommand(a.watchCommands()...)
-	root.AddCommand(a.tidyCommand())
+	root.AddCommand(a.moreCommands()...)
 	root.AddCommand(a.createCommand(), a.startCommand(), a.stopCommand(), a.pauseCommand(), a.unpauseCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand(), network.Command(a.netFront()))
 	root.AddCommand(a.imageCommand(), a.doctorCommand(), a.versionCommand())
 	if a.Bench != nil {

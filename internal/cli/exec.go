@@ -9,6 +9,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/cli/change"
 	"github.com/smolvm/smolvm/internal/cli/procs"
 	"github.com/smolvm/smolvm/internal/cli/session"
 	"github.com/smolvm/smolvm/internal/cli/show"
@@ -185,21 +186,17 @@ func (a *app) processCommands() []*cobra.Command {
 	}.Commands()
 }
 
-// watchCommands tell what happens.
-func (a *app) watchCommands() []*cobra.Command {
-	return watch.Env{
-		VMs: func() (watch.VMs, error) {
-			s, err := a.open(false)
-			return s.VMs, err
-		},
-		IDs: a.completeIDs, Args: args,
-	}.Commands()
+// moreCommands are those that lie in packages of their own: they tell what happens, change what VMs are, and make room.
+func (a *app) moreCommands() []*cobra.Command {
+	all := watch.Env{VMs: opened(a, func(s Service) watch.VMs { return s.VMs }), IDs: a.completeIDs, Args: args}.Commands()
+	all = append(all, change.Env{VMs: opened(a, func(s Service) change.VMs { return s.VMs }), IDs: a.completeIDs, Args: args}.Commands()...)
+	return append(all, tidy.Env{Pruner: opened(a, func(s Service) tidy.Pruner { return s.Pruner }), Stdin: a.Stdin, Args: args}.Prune())
 }
 
-// tidyCommand makes room.
-func (a *app) tidyCommand() *cobra.Command {
-	return tidy.Env{Pruner: func() (tidy.Pruner, error) {
+// opened returns what opens the service and picks a part of it.
+func opened[T any](a *app, pick func(Service) T) func() (T, error) {
+	return func() (T, error) {
 		s, err := a.open(false)
-		return s.Pruner, err
-	}, Stdin: a.Stdin, Args: args}.Prune()
+		return pick(s), err
+	}
 }

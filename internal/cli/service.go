@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/cli/change"
 	"github.com/smolvm/smolvm/internal/cli/network"
 	"github.com/smolvm/smolvm/internal/cli/procs"
 	"github.com/smolvm/smolvm/internal/cli/session"
@@ -56,8 +57,9 @@ type Viewer interface {
 	Logs(ctx context.Context, id string, kind lifecycle.LogKind, follow bool, w io.Writer) error
 }
 
-// Pauser stops a VM's processors and lets them go on.
+// Pauser stops a VM's processors and lets them go on, and changes what does not run.
 type Pauser interface {
+	change.VMs
 	Pause(ctx context.Context, id string) error
 	Unpause(ctx context.Context, id string) error
 }

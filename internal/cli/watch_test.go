@@ -59,3 +59,14 @@ func (pruner) Remove(_ context.Context, l api.Leftover) error {
 	call("prune %s %s", l.Kind, l.Name)
 	return nil
 }
+
+func (d double) Rename(_ context.Context, id, to string) error {
+	call("rename %s %s", id, to)
+	_, err := d.find(id)
+	return err
+}
+
+func (d double) Update(_ context.Context, id string, l api.Limits) (api.Sandbox, error) {
+	call("update %s %+v", id, l)
+	return d.find(id)
+}

@@ -58,9 +58,6 @@ func (s *Store) lockPath(id string) string { return filepath.Join(s.locksDir(), 
 // Home is the directory that holds everything.
 func (s *Store) Home() string { return s.home }
 
-// VMs returns the directory below which VMs are; it is made when it is absent.
-func (s *Store) VMs() (string, error) { return s.vms(), s.prepare() }
-
 // Dir is the directory of the VM id.
 func (s *Store) Dir(id string) string { return filepath.Join(s.vms(), id) }
 
