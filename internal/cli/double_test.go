@@ -59,6 +59,9 @@ func (d double) Create(_ context.Context, cfg api.Config, o lifecycle.CreateOpti
 	}
 	call("create %s owner=%s cpus=%d memory=%d disk=%d env=%v workdir=%s user=%s accel=%v boot=%d net=%s %v",
 		cfg.ID, o.Owner, cfg.CPUs, cfg.MemoryMiB, cfg.DiskMiB, cfg.Env, cfg.Workdir, cfg.User, cfg.RequireAccel, cfg.BootTimeoutMs, cfg.Network, cfg.Network.Rules)
+	if cfg.TTLMs != 0 || cfg.IdleMs != 0 {
+		call("limits ttl=%d idle=%d=%s", cfg.TTLMs, cfg.IdleMs, cfg.IdleAction)
+	}
 	return api.Sandbox{ID: cfg.ID, State: api.StateCreated, Config: cfg}, nil
 }
 
