@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"regexp"
 	"strings"
 
@@ -50,6 +51,37 @@ type Config struct {
 	BootTimeoutMs int64 `json:"boot_timeout_ms,omitempty"`
 	// Network is what the VM may reach, as it was asked for at first; Sandbox.Network is what is in force.
 	Network NetworkPolicy `json:"network,omitzero"`
+	// TTLMs is how long the VM may run before it is stopped; 0 = as long as it likes. Each start begins it anew.
+	TTLMs int64 `json:"ttl_ms,omitempty"`
+	// IdleMs is how long nobody may ask anything of it before IdleAction is done; 0 = as long as he likes.
+	IdleMs     int64      `json:"idle_ms,omitempty"`
+	IdleAction IdleAction `json:"idle_action,omitempty"` // default: stop
+}
+
+// IdleAction is what is done with a VM that nobody asks anything of.
+type IdleAction string
+
+// What may be done with it.
+const (
+	IdleStop   IdleAction = "stop"
+	IdlePause  IdleAction = "pause"
+	IdleRemove IdleAction = "rm"
+)
+
+// Limits are what can be changed of a VM afterwards, from its next start on. Zero values stay as they are.
+type Limits struct {
+	CPUs      int `json:"cpus,omitempty"`
+	MemoryMiB int `json:"memory_mib,omitempty"`
+	DiskMiB   int `json:"disk_mib,omitempty"` // it only grows
+}
+
+// With returns c with other limits.
+func (c Config) With(l Limits) (Config, error) {
+	if l.DiskMiB != 0 && l.DiskMiB < c.DiskMiB {
+		return c, errdefs.Invalid.Errorf("disk: it has %d MiB and does not shrink to %d", c.DiskMiB, l.DiskMiB)
+	}
+	c.CPUs, c.MemoryMiB, c.DiskMiB = cmp.Or(l.CPUs, c.CPUs), cmp.Or(l.MemoryMiB, c.MemoryMiB), cmp.Or(l.DiskMiB, c.DiskMiB)
+	return c, c.Validate()
 }
 
 // WithDefaults returns c with every zero value replaced by its default. The id stays as it is.
@@ -95,6 +127,14 @@ func (c Config) Validate() error {
 	}
 	if c.BootTimeoutMs < 0 {
 		return errdefs.Invalid.Errorf("boot timeout: %d ms is negative", c.BootTimeoutMs)
+	}
+	if c.TTLMs < 0 || c.IdleMs < 0 {
+		return errdefs.Invalid.Errorf("ttl, idle: %d ms and %d ms: neither may be negative", c.TTLMs, c.IdleMs)
+	}
+	switch c.IdleAction {
+	case "", IdleStop, IdlePause, IdleRemove:
+	default:
+		return errdefs.Invalid.Errorf("idle: %q is none of stop, pause and rm", c.IdleAction)
 	}
 	if c.Workdir != "" && !strings.HasPrefix(c.Workdir, "/") {
 		return errdefs.Invalid.Errorf("workdir: %q is not absolute", c.Workdir)

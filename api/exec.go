@@ -20,12 +20,14 @@ const (
 	DisconnectKeep OnDisconnect = "keep"
 )
 
-// ExecRequest is a command to run in a VM. Exactly one of Argv and Script is set.
+// ExecRequest is a command to run in a VM. Exactly one of Argv, Script and Shell is set.
 type ExecRequest struct {
 	Argv []string `json:"argv,omitempty"`
 	// Script is run by `/bin/sh`, or by a login shell (bash) when Login is set.
 	Script string `json:"script,omitempty"`
 	Login  bool   `json:"login,omitempty"`
+	// Shell is the user's own login shell.
+	Shell bool `json:"shell,omitempty"`
 
 	Env  map[string]string `json:"env,omitempty"`  // over the VM's own
 	Cwd  string            `json:"cwd,omitempty"`  // default: the VM's workdir, else the user's home
@@ -34,14 +36,22 @@ type ExecRequest struct {
 	Stdin        bool         `json:"stdin,omitempty"` // false: /dev/null
 	TimeoutMs    int64        `json:"timeout_ms,omitempty"`
 	OnDisconnect OnDisconnect `json:"on_disconnect,omitempty"` // default: kill
+	// TTY gives the command a terminal; nil: pipes.
+	TTY *TTY `json:"tty,omitempty"`
 	// Main marks the command of `run -d`: its output is kept in the VM's output.log.
 	Main bool `json:"main,omitempty"`
 }
 
 // Validate refuses a request that no guest could run.
 func (r ExecRequest) Validate() error {
-	if (len(r.Argv) == 0) == (r.Script == "") {
-		return errdefs.Invalid.Errorf("exec: give a command, either as arguments or as a script")
+	given := 0
+	for _, there := range []bool{len(r.Argv) > 0, r.Script != "", r.Shell} {
+		if there {
+			given++
+		}
+	}
+	if given != 1 {
+		return errdefs.Invalid.Errorf("exec: give a command, either as arguments or as a script, or ask for a shell")
 	}
 	if len(r.Script) > MaxScriptBytes {
 		return errdefs.Invalid.Errorf("exec: the script has %d bytes, more than %d", len(r.Script), MaxScriptBytes).

@@ -17,6 +17,7 @@ type Sandbox struct {
 	Accelerator   string `json:"accelerator"`              // "tcg (emulated: no security boundary)", "kvm"
 	Confinement   string `json:"confinement"`              // what is in force, e.g. "uid 1900000007, netns, landlock 6, seccomp"
 	ImageDigest   string `json:"image_digest,omitempty"`   // what Config.Image meant when the VM was created
+	KernelID      string `json:"kernel_id,omitempty"`      // of the kernel in the cache that it boots
 	KernelRelease string `json:"kernel_release,omitempty"` // of the guest
 
 	// Network is the policy in force, or that of the next start.
@@ -32,7 +33,8 @@ type Sandbox struct {
 // Event is one line of a VM's events.jsonl.
 type Event struct {
 	Time   time.Time         `json:"time"`
-	Type   string            `json:"type"` // "state", "exec", "disk-error", "accelerator", …
+	VM     string            `json:"vm,omitempty"` // in listings of several
+	Type   string            `json:"type"`         // "state", "exec", "disk-error", "accelerator", …; in listings also "removed"
 	State  State             `json:"state,omitempty"`
 	Reason string            `json:"reason,omitempty"`
 	Attrs  map[string]string `json:"attrs,omitempty"`
@@ -48,3 +50,17 @@ type Progress struct {
 
 // ProgressFunc receives progress; it must not block and may be nil where it is a parameter.
 type ProgressFunc func(Progress)
+
+// PruneOptions say what may go besides images and kernels that were replaced and that no VM was made from.
+type PruneOptions struct {
+	All bool // images with a name too
+	VMs bool // and VMs that do not run, with their disks
+}
+
+// Leftover is something that nobody needs any more.
+type Leftover struct {
+	Kind  string `json:"kind"` // "image", "kernel" or "vm"
+	Name  string `json:"name"`
+	Why   string `json:"why"`
+	Bytes int64  `json:"bytes"` // that it takes on the disk
+}

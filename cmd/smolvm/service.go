@@ -10,13 +10,14 @@ import (
 	"github.com/smolvm/smolvm/internal/doctor"
 	"github.com/smolvm/smolvm/internal/image"
 	"github.com/smolvm/smolvm/internal/lifecycle"
+	"github.com/smolvm/smolvm/internal/prune"
 	"github.com/smolvm/smolvm/internal/wire"
 )
 
 // The control sockets' protocol that this program speaks.
 const (
 	protocolMin = 1
-	protocolMax = 1
+	protocolMax = 2
 )
 
 func programVersion() api.Version {
@@ -36,7 +37,7 @@ func open(o cli.OpenOptions) (cli.Service, error) {
 	if err != nil {
 		return cli.Service{}, err
 	}
-	return cli.Service{VMs: cli.Lifecycle(m), Images: store{images}}, nil
+	return cli.Service{VMs: cli.Lifecycle(m), Images: store{images}, Pruner: prune.Pruner{VMs: m, Images: images}}, nil
 }
 
 func manager(o cli.OpenOptions, images *image.Store) (*lifecycle.Manager, error) {

@@ -57,12 +57,14 @@ func layers() []layer {
 		{"internal/server", []string{"internal/lifecycle", api, errdefs, sys}},
 		{"internal/mcp", []string{"internal/lifecycle", api, errdefs, sys}},
 		{"internal/doctor", []string{"internal/lifecycle", api, errdefs, sys}},
+		{"internal/prune", []string{"internal/lifecycle", "internal/image", api, errdefs, sys}},
 		{"internal/wire", []string{"internal/engine/...", "internal/image/...", errdefs, sys}},
 		{"internal/archtest", nil},
 		{"cmd/smolvm-guest", []string{"internal/guest/agent"}},
 		{"cmd/smolvm/...", []string{
 			"internal/cli", "internal/server", "internal/mcp", "internal/doctor", "internal/bench", "internal/supervisor",
-			"internal/network/control", "internal/network/gateway/process", "internal/wire", "internal/lifecycle", "internal/image", "cmd/smolvm/...",
+			"internal/network/control", "internal/network/gateway/process", "internal/wire", "internal/lifecycle", "internal/image", "internal/prune",
+			"cmd/smolvm/...",
 			api, errdefs, sys,
 		}},
 		{"test/...", []string{api, errdefs, sys}},
@@ -166,7 +168,7 @@ func TestReach(t *testing.T) {
 		{
 			"guest agent", "cmd/smolvm-guest",
 			[]string{"internal/guest/agent/...", "internal/guest/proto", "internal/guest/link", sys},
-			[]string{"connectrpc.com/connect", "google.golang.org/protobuf/", "golang.org/x/net/http2", "golang.org/x/sys/"},
+			[]string{"connectrpc.com/connect", "google.golang.org/protobuf/", "golang.org/x/net/http2", "golang.org/x/sys/", "github.com/creack/pty"},
 		},
 		{"store", "internal/store", []string{api, errdefs, sys}, []string{"golang.org/x/sys/", "github.com/google/renameio/"}},
 	}

@@ -23,12 +23,8 @@ import (
 	"github.com/smolvm/smolvm/internal/cli/show"
 )
 
-// Exit codes that a guest's command may have too, as shells and env(1) use them.
-const (
-	exitTimeout = 124
-	exitFailed  = 125
-	exitPipe    = 128 + 13
-)
+// exitFailed is our own failure where the exit code is otherwise that of a guest's command.
+const exitFailed = 125
 
 // App is the program as main puts it together.
 type App struct {
@@ -110,7 +106,9 @@ it afterwards; "smolvm create" and "smolvm start" make one that stays.`,
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run things:"}, &cobra.Group{ID: "vm", Title: "Manage VMs:"}, &cobra.Group{ID: "more", Title: "More:"})
 	root.SetHelpCommandGroupID("more")
 	root.SetCompletionCommandGroupID("more")
-	root.AddCommand(a.runCommand(), a.execCommand(), a.cpCommand(), a.logsCommand())
+	root.AddCommand(a.runCommand(), a.execCommand(), a.shellCommand(), a.cpCommand(), a.logsCommand())
+	root.AddCommand(a.processCommands()...)
+	root.AddCommand(a.moreCommands()...)
 	root.AddCommand(a.createCommand(), a.startCommand(), a.stopCommand(), a.pauseCommand(), a.unpauseCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand(), network.Command(a.netFront()))
 	root.AddCommand(a.imageCommand(), a.doctorCommand(), a.versionCommand())
 	if a.Bench != nil {

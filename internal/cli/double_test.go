@@ -59,6 +59,9 @@ func (d double) Create(_ context.Context, cfg api.Config, o lifecycle.CreateOpti
 	}
 	call("create %s owner=%s cpus=%d memory=%d disk=%d env=%v workdir=%s user=%s accel=%v boot=%d net=%s %v",
 		cfg.ID, o.Owner, cfg.CPUs, cfg.MemoryMiB, cfg.DiskMiB, cfg.Env, cfg.Workdir, cfg.User, cfg.RequireAccel, cfg.BootTimeoutMs, cfg.Network, cfg.Network.Rules)
+	if cfg.TTLMs != 0 || cfg.IdleMs != 0 {
+		call("limits ttl=%d idle=%d=%s", cfg.TTLMs, cfg.IdleMs, cfg.IdleAction)
+	}
 	return api.Sandbox{ID: cfg.ID, State: api.StateCreated, Config: cfg}, nil
 }
 
@@ -176,6 +179,13 @@ func (guest) Exec(ctx context.Context, req api.ExecRequest, s lifecycle.ExecIO) 
 	if req.OnDisconnect != api.DisconnectKill {
 		return api.ExecResult{}, errdefs.Internal.Errorf("the command would outlive its client")
 	}
+	if req.TTY != nil && req.Stdin {
+		return tty(ctx, req, s)
+	}
+	if req.Shell {
+		_, err := io.Copy(s.Stdout, s.Stdin)
+		return api.ExecResult{}, err
+	}
 	if req.Script != "" {
 		_, _ = fmt.Fprintf(s.Stdout, "script %q login=%v\n", req.Script, req.Login)
 		return api.ExecResult{}, nil
@@ -189,7 +199,12 @@ func (guest) Exec(ctx context.Context, req api.ExecRequest, s lifecycle.ExecIO) 
 		}
 	case "show":
 		_, _ = fmt.Fprintf(s.Stdout, "argv=%q env=%v cwd=%s user=%s timeout=%d stdin=%v\n", req.Argv[1:], req.Env, req.Cwd, req.User, req.TimeoutMs, req.Stdin)
+		if req.TTY != nil {
+			_, _ = fmt.Fprintf(s.Stdout, "tty %dx%d\n", req.TTY.Rows, req.TTY.Cols)
+		}
 		_, _ = fmt.Fprint(s.Stderr, "to stderr\n")
+	case "ps":
+		_, _ = fmt.Fprintf(s.Stdout, "ps %q \x1b[2Jevil\n", req.Argv[1:])
 	case "exit7":
 		return api.ExecResult{ExitCode: 7}, nil
 	case "binary":
@@ -224,7 +239,7 @@ func (guest) StartDetached(_ context.Context, req api.ExecRequest) (api.ProcessI
 		return api.ProcessInfo{}, errdefs.NotFound.Errorf("exec nothing: not found")
 	}
 	call("detached %v main=%v disconnect=%s", req.Argv, req.Main, req.OnDisconnect)
-	return api.ProcessInfo{PID: 7}, nil
+	return api.ProcessInfo{ExecID: "d7", PID: 7}, nil
 }
 
 func (g guest) path(p string) string { return filepath.Join(g.dir, p) }

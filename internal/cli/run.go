@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"os"
 	"time"
 
@@ -9,7 +10,9 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/cli/session"
 	"github.com/smolvm/smolvm/internal/cli/show"
+	"github.com/smolvm/smolvm/internal/cli/terminal"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 )
 
@@ -22,11 +25,12 @@ type runOptions struct {
 	req    api.ExecRequest
 	detach bool
 	keep   bool
+	keys   terminal.Keys
 }
 
 func (a *app) runCommand() *cobra.Command {
 	var o runOptions
-	var c commandFlags
+	var c session.Flags
 	cmd := &cobra.Command{
 		Use:   "run [flags] [--] COMMAND [ARG...]",
 		Short: "Run a command in a fresh VM, and remove the VM",
@@ -34,9 +38,11 @@ func (a *app) runCommand() *cobra.Command {
 ends, however it ends. Flags end at the command's name; -- may stand before it.
 
 The exit code is the command's own, or 124 after --timeout, 125 when SmolVM failed, 126 when the command cannot be
-executed, 127 when there is none. The first Ctrl-C goes to the command, the second ends it.`,
+executed, 127 when there is none. The first Ctrl-C goes to the command, the second ends it. With -it the command has our
+terminal and all its keys; the detach keys leave it, and the VM stays.`,
 		Example: `  smolvm run -- python3 -c 'print(6*7)'
   smolvm run -i --memory 2g --timeout 5m -- python3 - <job.py
+  smolvm run -it -- bash
   smolvm run -e API_KEY -c 'pip list | wc -l'
   smolvm run -d --name web -- python3 -m http.server
   smolvm run --json -- uname -a`,
@@ -44,20 +50,21 @@ executed, 127 when there is none. The first Ctrl-C goes to the command, the seco
 		Annotations: map[string]string{guestCommand: "1"},
 	}
 	v := a.vmFlags(cmd)
-	c.flags(cmd)
+	c.Add(cmd)
 	f := cmd.Flags()
-	f.BoolVarP(&o.detach, "detach", "d", false, "print the VM's id once the command runs, and leave it running")
+	f.BoolVarP(&c.Detach, "detach", "d", false, "print the VM's id once the command runs, and leave it running")
 	f.BoolVar(&o.keep, "keep", false, "stop the VM at the end instead of removing it")
 	f.BoolVar(&a.json, "json", false, "print the outcome and the output as JSON")
 	cmd.RunE = func(cmd *cobra.Command, argv []string) error {
-		if o.detach && (c.stdin || o.keep) {
-			return errdefs.Invalid.Errorf("run: -d goes neither with -i (nobody is there to type) nor with --keep (the VM stays anyway)")
+		if c.Detach && o.keep {
+			return errdefs.Invalid.Errorf("run: -d does not go with --keep: the VM stays anyway")
 		}
+		o.detach, o.keys = c.Detach, c.Keys
 		var err error
 		if o.cfg, err = v.config(cmd); err != nil {
 			return err
 		}
-		if o.req, err = c.request(cmd, argv, a.Stdin); err != nil {
+		if o.req, err = a.session("", a.json, nil).Request(cmd, &c, argv); err != nil {
 			return err
 		}
 		s, err := a.open(true)
@@ -104,7 +111,15 @@ func (a *app) run(ctx context.Context, vms VMs, o runOptions) (err error) {
 	}
 	defer func() { _ = g.Close() }()
 	if !o.detach {
-		return a.guestExec(ctx, g, vm.ID, o.req)
+		err := a.guestExec(ctx, g, vm.ID, o.req, o.keys)
+		if left, ok := errors.AsType[session.Detached](err); ok {
+			if err := vms.SetOwner(ctx, vm.ID, api.OwnerKeep); err != nil {
+				return err
+			}
+			stays = true
+			return a.session(vm.ID, false, nil).Left(left)
+		}
+		return err
 	}
 	if err := a.detach(ctx, vms, g, vm.ID, o.req); err != nil {
 		return err

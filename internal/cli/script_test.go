@@ -41,7 +41,7 @@ func app() cli.App {
 		Stdin:   os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Open: func(o cli.OpenOptions) (cli.Service, error) {
 			call("open %s boots=%v", o.Home, o.Boots)
-			return cli.Service{VMs: double{}, Images: images{}}, nil
+			return cli.Service{VMs: double{}, Images: images{}, Pruner: pruner{}}, nil
 		},
 		Doctor: func(context.Context, cli.OpenOptions) ([]api.Check, error) { return checks, nil },
 		Bench: func(context.Context, cli.OpenOptions, cli.BenchOptions) ([]api.Suite, error) {

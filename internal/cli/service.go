@@ -6,8 +6,13 @@ import (
 	"log/slog"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/cli/change"
 	"github.com/smolvm/smolvm/internal/cli/network"
+	"github.com/smolvm/smolvm/internal/cli/procs"
+	"github.com/smolvm/smolvm/internal/cli/session"
+	"github.com/smolvm/smolvm/internal/cli/tidy"
 	"github.com/smolvm/smolvm/internal/cli/transfer"
+	"github.com/smolvm/smolvm/internal/cli/watch"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 )
 
@@ -15,6 +20,7 @@ import (
 type Service struct {
 	VMs    VMs
 	Images Images
+	Pruner tidy.Pruner
 }
 
 // OpenOptions say what a command needs of the Service.
@@ -45,13 +51,15 @@ type Lives interface {
 
 // Viewer tells what there is.
 type Viewer interface {
+	watch.VMs
 	List(ctx context.Context, all bool) ([]api.Sandbox, error)
 	Inspect(ctx context.Context, id string, showEnv bool) (api.Sandbox, error)
 	Logs(ctx context.Context, id string, kind lifecycle.LogKind, follow bool, w io.Writer) error
 }
 
-// Pauser stops a VM's processors and lets them go on.
+// Pauser stops a VM's processors and lets them go on, and changes what does not run.
 type Pauser interface {
+	change.VMs
 	Pause(ctx context.Context, id string) error
 	Unpause(ctx context.Context, id string) error
 }
@@ -59,13 +67,13 @@ type Pauser interface {
 // Guest is the way into a running VM.
 type Guest interface {
 	Runner
+	procs.Guest
 	transfer.Files
-	io.Closer
 }
 
 // Runner runs commands in a VM.
 type Runner interface {
-	Exec(ctx context.Context, req api.ExecRequest, streams lifecycle.ExecIO) (api.ExecResult, error)
+	session.Runner
 	StartDetached(ctx context.Context, req api.ExecRequest) (api.ProcessInfo, error)
 }
 

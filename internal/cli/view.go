@@ -3,10 +3,8 @@ package cli
 import (
 	"context"
 	"io"
-	"strconv"
 	"time"
 
-	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
 	"github.com/smolvm/smolvm/api"
@@ -18,7 +16,7 @@ func (a *app) lsCommand() *cobra.Command {
 	var all, quiet bool
 	cmd := &cobra.Command{
 		Use:               "ls [flags]",
-		Aliases:           []string{"ps", "list"},
+		Aliases:           []string{"list"},
 		Short:             "List VMs",
 		Example:           "  smolvm ls\n  smolvm ls -a --json",
 		GroupID:           "vm",
@@ -29,42 +27,31 @@ func (a *app) lsCommand() *cobra.Command {
 	f.BoolVarP(&all, "all", "a", false, "also those that do not run")
 	f.BoolVarP(&quiet, "quiet", "q", false, "ids only")
 	f.BoolVar(&a.json, "json", false, "print everything as JSON")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		s, err := a.open(false)
-		if err != nil {
-			return err
-		}
-		vms, err := s.VMs.List(cmd.Context(), all)
-		if err != nil {
-			return err
-		}
-		switch {
-		case a.json:
-			return show.JSON(a.Stdout, show.List(vms))
-		case quiet:
-			for _, vm := range vms {
-				if err := a.println("%s", show.Cell(vm.ID)); err != nil {
-					return err
-				}
-			}
-			return nil
-		}
-		return vmTable(a.Stdout, vms, time.Now())
-	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.list(cmd.Context(), all, quiet, a.json) }
 	return cmd
 }
 
-// vmTable prints the VMs for people. The last column is there for those that have something to tell.
-func vmTable(w io.Writer, vms []api.Sandbox, now time.Time) error {
-	t := show.Table(w, "ID", "STATE", "IMAGE", "CPUS", "MEMORY", "AGE", "REASON")
-	for _, vm := range vms {
-		show.Row(
-			t, vm.ID, string(vm.State), vm.Config.Image, strconv.Itoa(vm.Config.CPUs),
-			units.CustomSize("%.4g %s", float64(vm.Config.MemoryMiB), 1024, []string{"MiB", "GiB", "TiB"}),
-			show.Age(vm.CreatedAt, now), vm.Reason,
-		)
+func (a *app) list(ctx context.Context, all, quiet, json bool) error {
+	s, err := a.open(false)
+	if err != nil {
+		return err
 	}
-	return t.Flush()
+	vms, err := s.VMs.List(ctx, all)
+	if err != nil {
+		return err
+	}
+	switch {
+	case json:
+		return show.JSON(a.Stdout, show.List(vms))
+	case quiet:
+		for _, vm := range vms {
+			if err := a.println("%s", show.Cell(vm.ID)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return show.VMs(a.Stdout, vms, time.Now())
 }
 
 func (a *app) inspectCommand() *cobra.Command {

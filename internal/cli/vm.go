@@ -18,6 +18,8 @@ type vmFlags struct {
 	disk        value.Size
 	diskRate    value.Size
 	bootTimeout value.Duration
+	ttl         value.Duration
+	idle        value.Idle
 	env         value.Env
 	net         network.Flags
 }
@@ -39,6 +41,8 @@ func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
 	f.BoolVar(&v.cfg.RequireAccel, "require-accel", false, "refuse emulation, which is no security boundary")
 	f.Var(&v.bootTimeout, "boot-timeout", "how long a start may take (default 60s, emulated 300s)")
 	v.net.Add(cmd)
+	f.Var(&v.ttl, "ttl", "stop the VM when it has run for so long")
+	f.Var(&v.idle, "idle", "stop the VM when nobody asked anything of it for so long; 10m=pause or 10m=rm do that instead")
 	_ = cmd.RegisterFlagCompletionFunc("image", a.completeImages)
 	return v
 }
@@ -48,6 +52,7 @@ func (v *vmFlags) config(cmd *cobra.Command) (api.Config, error) {
 	c := v.cfg
 	c.MemoryMiB, c.DiskMiB, c.BootTimeoutMs = int(v.memory), int(v.disk), v.bootTimeout.Milliseconds()
 	c.DiskRateMiB = int(v.diskRate)
+	c.TTLMs, c.IdleMs, c.IdleAction = v.ttl.Milliseconds(), v.idle.Milliseconds(), v.idle.Action
 	env, err := v.env.Resolve(os.LookupEnv)
 	if err != nil {
 		return c, err

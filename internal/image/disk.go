@@ -26,6 +26,18 @@ const (
 	MaxDiskMiB = 256 << 10
 )
 
+// GrowDisk makes a disk larger; the guest that it is attached to next grows the file system on it.
+func GrowDisk(path string, sizeMiB int) error {
+	st, err := os.Stat(path)
+	if err != nil {
+		return diskError(path, err)
+	}
+	if size := int64(sizeMiB) << 20; size > st.Size() {
+		return diskError(path, os.Truncate(path, size))
+	}
+	return nil
+}
+
 // NewDisk writes an empty ext4 disk, sparse and of the given size, to path, which must not exist. The file system in it
 // is the small template's; the guest grows it.
 func NewDisk(path string, sizeMiB int) (err error) {

@@ -142,24 +142,64 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 	return nil
 }
 
-// removeContent deletes a directory of content unless somebody holds it. It leaves its place in one step, so that a
-// crash on the way shows no half of it.
+// removeContent deletes an image's content.
 func (s *Store) removeContent(digest string) error {
-	l, err := lock.Try(s.lockFile(imageLock(digest)))
+	hex := hexOf(digest)
+	return s.removeHeld(imageLock(digest), "image "+digest, s.imageDir(hex), filepath.Join(s.imagesDir(), tempPrefix+"rm-"+hex))
+}
+
+// removeHeld deletes a directory of content unless somebody holds its lock. It leaves its place in one step, so that a
+// crash on the way shows no half of it.
+func (s *Store) removeHeld(lockName, what, dir, aside string) error {
+	l, err := lock.Try(s.lockFile(lockName))
 	if errors.Is(err, lock.ErrHeld) {
-		return errdefs.WrongState.Errorf("image %s is in use by a running VM", digest).WithRemedy("smolvm ls")
+		return errdefs.WrongState.Errorf("%s is in use by a running VM", what).WithRemedy("smolvm ls")
 	}
 	if err != nil {
-		return errdefs.Host.Errorf("lock the image %s: %w", digest, err)
+		return errdefs.Host.Errorf("lock the %s: %w", what, err)
 	}
 	defer func() { _ = l.Close() }()
-	aside := filepath.Join(s.imagesDir(), tempPrefix+"rm-"+hexOf(digest))
-	err = os.Rename(s.imageDir(hexOf(digest)), aside)
+	err = os.Rename(dir, aside)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return errdefs.Host.Errorf("remove the image %s: %w", digest, err)
+		return errdefs.Host.Errorf("remove the %s: %w", what, err)
 	}
 	if err := os.RemoveAll(aside); err != nil {
-		return errdefs.Host.Errorf("remove the image %s: %w", digest, err)
+		return errdefs.Host.Errorf("remove the %s: %w", what, err)
 	}
 	return nil
+}
+
+// Kernels lists the kernels in the cache. Broken ones are left out.
+func (s *Store) Kernels(ctx context.Context) ([]api.Kernel, error) {
+	entries, err := os.ReadDir(s.kernelsDir())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, errdefs.Host.Errorf("read the cache: %w", err)
+	}
+	var kernels []api.Kernel
+	for _, e := range entries {
+		if !e.IsDir() || !kernelRule.MatchString(e.Name()) {
+			continue
+		}
+		if k, err := s.LookupKernel(ctx, e.Name()); err == nil {
+			kernels = append(kernels, k)
+		}
+	}
+	return kernels, nil
+}
+
+// RemoveKernel deletes a kernel that no VM holds. The one that new VMs get stays.
+func (s *Store) RemoveKernel(ctx context.Context, id string) error {
+	unlock, err := s.lockBuild(ctx, "kernel", nil)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	k, err := s.LookupKernel(ctx, id)
+	if err != nil {
+		return err
+	}
+	if pinned, err := s.pinnedKernel(ctx); err == nil && pinned.ID == id {
+		return errdefs.WrongState.Errorf("kernel %s is the one that new VMs get", id)
+	}
+	return s.removeHeld(kernelLock(id), "kernel "+id, filepath.Dir(k.Path), filepath.Join(s.kernelsDir(), tempPrefix+"rm-"+id))
 }

@@ -22,6 +22,9 @@ type Guest = *rpc.Client
 // ExecIO joins a command to its caller's streams.
 type ExecIO = rpc.ExecIO
 
+// AttachIO joins a caller to a command that was started before.
+type AttachIO = rpc.AttachIO
+
 // Options are what a Manager works with.
 type Options struct {
 	Home    string // $SMOLVM_HOME

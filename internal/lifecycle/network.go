@@ -7,6 +7,7 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/network"
 	"github.com/smolvm/smolvm/internal/network/audit"
+	"github.com/smolvm/smolvm/internal/store"
 )
 
 // SetNetwork changes the policy of a VM's network. Of one that runs, the new policy is in force when it returns, also for
@@ -59,7 +60,7 @@ func (m *Manager) NetworkLog(ctx context.Context, id string, follow bool, each f
 	if !follow || err != nil || !rec.State.State.Live() || rec.State.Supervisor == nil {
 		return r.Each(each)
 	}
-	return followDir(ctx, m.store.Dir(id), *rec.State.Supervisor, func() error { return r.Each(each) })
+	return store.FollowDir(ctx, m.store.Dir(id), *rec.State.Supervisor, func() error { return r.Each(each) })
 }
 
 // NetworkStats adds up the records that are kept of a VM's network.

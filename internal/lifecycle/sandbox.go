@@ -26,7 +26,7 @@ func (m *Manager) sandbox(rec store.Record, showEnv bool) api.Sandbox {
 	}
 	box := api.Sandbox{
 		ID: cfg.ID, State: st.State, Reason: st.Reason, Owner: st.Owner, Config: cfg, Network: rec.Policy(),
-		ImageDigest: rec.Config.ImageDigest, KernelRelease: st.KernelRelease, CreatedAt: rec.Config.CreatedAt,
+		ImageDigest: rec.Config.ImageDigest, KernelID: rec.Config.KernelID, KernelRelease: st.KernelRelease, CreatedAt: rec.Config.CreatedAt,
 		StartedAt: st.StartedAt, StoppedAt: st.StoppedAt, Dir: m.store.Dir(cfg.ID),
 	}
 	if !st.State.Live() {

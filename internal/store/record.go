@@ -21,7 +21,7 @@ const schema = 1
 // maxRecord bounds a record's file: an environment may be 1 MiB, and JSON can make it six times as long.
 const maxRecord = 8 << 20
 
-// Config is what a VM was created as. It never changes.
+// Config is what a VM was created as, or was renamed and updated to since.
 type Config struct {
 	Schema      int        `json:"schema"`
 	Config      api.Config `json:"config"`
@@ -29,6 +29,8 @@ type Config struct {
 	KernelID    string     `json:"kernel_id"`
 	DiskUUID    []byte     `json:"disk_uuid"`
 	CreatedAt   time.Time  `json:"created_at"`
+	// Was is the VM's id before its last change of name. In the middle of one its directory has that name still.
+	Was string `json:"was,omitempty"`
 }
 
 // Process names a process so that a reused number is told from it.
@@ -170,6 +172,9 @@ func (s *Store) SavePolicy(id string, p api.NetworkPolicy) error {
 
 // check refuses what a reader could stumble over.
 func (r *Record) check(id string) error {
+	if r.Config.Was == id {
+		r.Config.Config.ID = id
+	}
 	if r.Config.Config.ID != id {
 		return fmt.Errorf("%s is of the VM %q", configFile, r.Config.Config.ID)
 	}

@@ -45,6 +45,7 @@ type supervisor struct {
 	console *capfile.Writer
 	server  *rpc.Server
 	relay   *relay.Relay
+	idle    *idleWatch
 	ends    chan end           // what ends the VM; one at a time is looked at
 	gone    chan struct{}      // closed when the VM's end is settled
 	events  chan engine.Event  // from the engine's callback
@@ -82,6 +83,8 @@ func newSupervisor(ctx context.Context, id string, d Deps, in *inherited, log *s
 	s.policy.now = rec.Policy()
 	s.server = rpc.NewServer(ctx, rpc.Hello{ID: id, Build: d.Version.Version}, log)
 	s.relay = relay.New(relay.Options{ID: id, Ready: s.ready, Ended: s.ended, Output: s.output, MainEnded: s.mainEnded})
+	s.idle = s.newIdleWatch()
+	s.server.OnCall(s.idle.call)
 	s.state.Supervisor = &store.Process{PID: os.Getpid(), StartTicks: ticks}
 	return s, s.save(func(*store.State) {})
 }
@@ -113,6 +116,7 @@ func (s *supervisor) run(ctx context.Context) error {
 	}
 	s.in.report(rpc.Report{Ready: true})
 	go s.trim(ctx)
+	s.limitLife(ctx)
 	return s.live(ctx, why)
 }
 

@@ -23,6 +23,7 @@ type Signals struct {
 
 	mu      sync.Mutex
 	forward chan os.Signal // to the guest's command; nil while there is none
+	before  func()         // called when the program ends at once
 }
 
 // Watch begins to receive signals.
@@ -64,6 +65,10 @@ func (i *Signals) handle(s os.Signal) {
 		return
 	}
 	if i.ctx.Err() != nil {
+		i.mu.Lock()
+		if i.before != nil {
+			i.before()
+		}
 		os.Exit(signalCode(s))
 	}
 	i.cancel(ExitError{signalCode(s)})
@@ -84,10 +89,27 @@ func (i *Signals) pass(s os.Signal) bool {
 	return true
 }
 
+// BeforeExit says what must be done also when one signal too many ends the program at once.
+func (i *Signals) BeforeExit(f func()) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.before = f
+}
+
+// Pipes makes a broken pipe on our output an error and no death.
+func (i *Signals) Pipes() { signal.Notify(i.pipe, syscall.SIGPIPE) }
+
+// Own takes the first signal back from the guest's command.
+func (i *Signals) Own() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.forward = nil
+}
+
 // Command begins the time in which a guest's command gets the first signal. The function returned ends it. In that time
 // a broken pipe on our output is an error and no death, so that what was made is removed.
 func (i *Signals) Command() (<-chan os.Signal, func()) {
-	signal.Notify(i.pipe, syscall.SIGPIPE)
+	i.Pipes()
 	ch := make(chan os.Signal, 1)
 	i.mu.Lock()
 	defer i.mu.Unlock()

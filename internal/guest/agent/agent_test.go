@@ -382,7 +382,7 @@ func TestExecSignal(t *testing.T) {
 		t.Errorf("%v, %v", exit, err)
 	}
 	<-sent
-	if err := g.Signal(t.Context(), id, syscall.SIGINT, false); !errdefs.Is(err, errdefs.NotFound) {
+	if err := g.Signal(t.Context(), id, syscall.SIGINT, false); !errdefs.Is(err, errdefs.WrongState) {
 		t.Errorf("signal to what has ended: %v", err)
 	}
 }

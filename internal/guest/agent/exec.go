@@ -96,21 +96,26 @@ func (a *Agent) Exec(ctx context.Context, stream *execStream) error {
 	return s.wait(ctx, c, start.GetOnDisconnectKill())
 }
 
+// exitOf tells how a command ended, which it has.
+func exitOf(c *command.Command) *proto.ExecExit {
+	r := c.Result()
+	return &proto.ExecExit{
+		ExitCode: int32(r.Code), Signal: int32(r.Signal), //nolint:gosec // both are small
+		TimedOut: r.TimedOut, GuestUs: r.Took.Microseconds(),
+	}
+}
+
 // wait returns when the command has ended, or its host is gone.
 func (s *session) wait(ctx context.Context, c *command.Command, kill bool) error {
 	select {
 	case <-c.Done():
 	case <-ctx.Done():
-		if kill {
+		if kill && !c.Kept() {
 			c.Kill()
 		}
 		return ctx.Err()
 	}
-	r := c.Result()
-	return s.end(&proto.ExecExit{
-		ExitCode: int32(r.Code), Signal: int32(r.Signal), //nolint:gosec // both are small
-		TimedOut: r.TimedOut, GuestUs: r.Took.Microseconds(),
-	})
+	return s.end(exitOf(c))
 }
 
 // feed passes on what the host sends until the stream ends, which it does at the latest with the handler.
@@ -118,7 +123,9 @@ func feed(stream *execStream, c *command.Command) {
 	for {
 		m, err := stream.Receive()
 		if err != nil {
-			c.CloseStdin()
+			if !c.Info().Detached {
+				c.CloseStdin()
+			}
 			return
 		}
 		switch k := m.GetKind().(type) {
@@ -140,14 +147,14 @@ func validSignal(n int32) (syscall.Signal, bool) { return syscall.Signal(n), n >
 func specOf(m *proto.ExecStart, stream *execStream) (command.Spec, error) {
 	size := m.GetScriptSize()
 	given := 0
-	for _, there := range []bool{len(m.GetArgv()) > 0, m.GetScript() != "", size > 0} {
+	for _, there := range []bool{len(m.GetArgv()) > 0, m.GetScript() != "", size > 0, m.GetShell()} {
 		if there {
 			given++
 		}
 	}
 	switch {
 	case given != 1:
-		return command.Spec{}, invalid("give a command either as arguments or as a script")
+		return command.Spec{}, invalid("give a command either as arguments or as a script, or ask for a shell")
 	case len(m.GetScript()) > proto.InlineShell:
 		return command.Spec{}, invalid("a script of %d bytes does not go into start", len(m.GetScript()))
 	case size > proto.MaxScript:
@@ -160,6 +167,10 @@ func specOf(m *proto.ExecStart, stream *execStream) (command.Spec, error) {
 	spec := command.Spec{
 		ID: m.GetExecId(), Argv: m.GetArgv(), Script: m.GetScript(), Login: m.GetLogin(), Env: m.GetEnv(), Dir: m.GetCwd(),
 		User: m.GetUser(), Stdin: m.GetStdin(), Timeout: time.Duration(m.GetTimeoutMs()) * time.Millisecond,
+		Shell: m.GetShell(), Detach: m.GetDetach(), Main: m.GetMain(),
+	}
+	if t := m.GetTerminal(); t != nil {
+		spec.Terminal = &command.Terminal{Rows: uint16(t.GetRows()), Cols: uint16(t.GetCols()), Term: t.GetTerm()} //nolint:gosec // a size that does not fit is none
 	}
 	if size == 0 {
 		return spec, nil
@@ -200,24 +211,4 @@ func receiveScript(stream *execStream, size int64) (_ *os.File, err error) {
 		return nil, internal(err)
 	}
 	return f, nil
-}
-
-// Signal sends a signal to a running command.
-func (a *Agent) Signal(_ context.Context, req *connect.Request[proto.SignalRequest]) (*connect.Response[proto.SignalResponse], error) {
-	sig, ok := validSignal(req.Msg.GetSignal())
-	if !ok {
-		return nil, invalid("signal %d", req.Msg.GetSignal())
-	}
-	c := a.runner.Find(req.Msg.GetExecId())
-	if c == nil {
-		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("no running command %q", req.Msg.GetExecId()))
-	}
-	if req.Msg.GetGroup() && sig == syscall.SIGKILL {
-		c.Kill()
-		return connect.NewResponse(&proto.SignalResponse{}), nil
-	}
-	if err := c.Signal(sig, req.Msg.GetGroup()); err != nil {
-		return nil, connect.NewError(connect.CodeNotFound, err)
-	}
-	return connect.NewResponse(&proto.SignalResponse{}), nil
 }

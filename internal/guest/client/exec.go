@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"connectrpc.com/connect"
+	protobuf "google.golang.org/protobuf/proto"
 
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/guest/proto"
@@ -25,6 +26,11 @@ type execStream = connect.BidiStreamForClient[proto.ExecRequest, proto.ExecRespo
 // dropped, and with OnDisconnectKill the command killed. An error means that the command's end is not known; a command
 // that could not be started is no error.
 func (c *Client) Exec(ctx context.Context, start *proto.ExecStart, s Streams) (*proto.ExecExit, error) {
+	if start.GetTerminal() != nil || start.GetShell() || start.GetDetach() {
+		if err := c.knowsProcesses(); err != nil {
+			return nil, err
+		}
+	}
 	call, cancel := context.WithCancel(ctx)
 	defer cancel() // drops the stream, and ends sending, on every way out
 	stream := c.rpc.Exec(call)
@@ -32,6 +38,8 @@ func (c *Client) Exec(ctx context.Context, start *proto.ExecStart, s Streams) (*
 	if err != nil {
 		return nil, err
 	}
+	// The transport does not look at the context while it waits for what is to be sent.
+	defer context.AfterFunc(call, func() { _ = stream.CloseRequest() })()
 	sendErr := make(chan error, 1)
 	go func() { sendErr <- send(stream, first, script, s.Stdin) }()
 	exit, err := receive(stream, s)
@@ -62,11 +70,11 @@ func split(start *proto.ExecStart) (*proto.ExecStart, string, error) {
 	if len(script) > proto.MaxScript {
 		return nil, "", errdefs.Invalid.Errorf("the script has %d bytes, more than %d", len(script), proto.MaxScript)
 	}
-	first := &proto.ExecStart{
-		ScriptSize: uint64(len(script)), Argv: start.GetArgv(), Login: start.GetLogin(), Env: start.GetEnv(),
-		Cwd: start.GetCwd(), User: start.GetUser(), Stdin: start.GetStdin(), TimeoutMs: start.GetTimeoutMs(),
-		OnDisconnectKill: start.GetOnDisconnectKill(), ExecId: start.GetExecId(),
+	first, ok := protobuf.Clone(start).(*proto.ExecStart)
+	if !ok {
+		return nil, "", errdefs.Internal.Errorf("copy the command")
 	}
+	first.Script, first.ScriptSize = "", uint64(len(script))
 	return first, script, nil
 }
 

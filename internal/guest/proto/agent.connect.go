@@ -47,6 +47,16 @@ const (
 	AgentExecProcedure = "/smolvm.agent.v1.Agent/Exec"
 	// AgentSignalProcedure is the fully-qualified name of the Agent's Signal RPC.
 	AgentSignalProcedure = "/smolvm.agent.v1.Agent/Signal"
+	// AgentResizeProcedure is the fully-qualified name of the Agent's Resize RPC.
+	AgentResizeProcedure = "/smolvm.agent.v1.Agent/Resize"
+	// AgentKeepProcedure is the fully-qualified name of the Agent's Keep RPC.
+	AgentKeepProcedure = "/smolvm.agent.v1.Agent/Keep"
+	// AgentProcessesProcedure is the fully-qualified name of the Agent's Processes RPC.
+	AgentProcessesProcedure = "/smolvm.agent.v1.Agent/Processes"
+	// AgentAttachProcedure is the fully-qualified name of the Agent's Attach RPC.
+	AgentAttachProcedure = "/smolvm.agent.v1.Agent/Attach"
+	// AgentWaitProcedure is the fully-qualified name of the Agent's Wait RPC.
+	AgentWaitProcedure = "/smolvm.agent.v1.Agent/Wait"
 	// AgentStatProcedure is the fully-qualified name of the Agent's Stat RPC.
 	AgentStatProcedure = "/smolvm.agent.v1.Agent/Stat"
 	// AgentListProcedure is the fully-qualified name of the Agent's List RPC.
@@ -82,6 +92,18 @@ type AgentClient interface {
 	Exec(context.Context) *connect.BidiStreamForClient[ExecRequest, ExecResponse]
 	// Signal sends a signal to a command that Exec started.
 	Signal(context.Context, *connect.Request[SignalRequest]) (*connect.Response[SignalResponse], error)
+	// Resize tells a command's terminal its size.
+	Resize(context.Context, *connect.Request[ResizeRequest]) (*connect.Response[ResizeResponse], error)
+	// Keep lets a command outlive the Exec stream that started it, whatever on_disconnect_kill said.
+	Keep(context.Context, *connect.Request[KeepRequest]) (*connect.Response[KeepResponse], error)
+	// Processes tells of the commands that run, and of those that ended and are not forgotten yet, in pages by number.
+	Processes(context.Context, *connect.Request[ProcessesRequest]) (*connect.Response[ProcessesResponse], error)
+	// Attach joins a command that Exec started: what is kept of its output from an offset on, then what comes. The first
+	// request carries start; the first response carries begin. A reader that is slow misses output, which gaps tell; it
+	// never holds the command up. The last response is the exit, unless the command still runs and no_follow was set.
+	Attach(context.Context) *connect.BidiStreamForClient[AttachRequest, AttachResponse]
+	// Wait answers when a command has ended.
+	Wait(context.Context, *connect.Request[WaitRequest]) (*connect.Response[WaitResponse], error)
 	Stat(context.Context, *connect.Request[StatRequest]) (*connect.Response[StatResponse], error)
 	// List returns a directory in pages, sorted by name.
 	List(context.Context, *connect.Request[ListRequest]) (*connect.Response[ListResponse], error)
@@ -141,6 +163,36 @@ func NewAgentClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			httpClient,
 			baseURL+AgentSignalProcedure,
 			connect.WithSchema(agentMethods.ByName("Signal")),
+			connect.WithClientOptions(opts...),
+		),
+		resize: connect.NewClient[ResizeRequest, ResizeResponse](
+			httpClient,
+			baseURL+AgentResizeProcedure,
+			connect.WithSchema(agentMethods.ByName("Resize")),
+			connect.WithClientOptions(opts...),
+		),
+		keep: connect.NewClient[KeepRequest, KeepResponse](
+			httpClient,
+			baseURL+AgentKeepProcedure,
+			connect.WithSchema(agentMethods.ByName("Keep")),
+			connect.WithClientOptions(opts...),
+		),
+		processes: connect.NewClient[ProcessesRequest, ProcessesResponse](
+			httpClient,
+			baseURL+AgentProcessesProcedure,
+			connect.WithSchema(agentMethods.ByName("Processes")),
+			connect.WithClientOptions(opts...),
+		),
+		attach: connect.NewClient[AttachRequest, AttachResponse](
+			httpClient,
+			baseURL+AgentAttachProcedure,
+			connect.WithSchema(agentMethods.ByName("Attach")),
+			connect.WithClientOptions(opts...),
+		),
+		wait: connect.NewClient[WaitRequest, WaitResponse](
+			httpClient,
+			baseURL+AgentWaitProcedure,
+			connect.WithSchema(agentMethods.ByName("Wait")),
 			connect.WithClientOptions(opts...),
 		),
 		stat: connect.NewClient[StatRequest, StatResponse](
@@ -208,6 +260,11 @@ type agentClient struct {
 	ping      *connect.Client[PingRequest, PingResponse]
 	exec      *connect.Client[ExecRequest, ExecResponse]
 	signal    *connect.Client[SignalRequest, SignalResponse]
+	resize    *connect.Client[ResizeRequest, ResizeResponse]
+	keep      *connect.Client[KeepRequest, KeepResponse]
+	processes *connect.Client[ProcessesRequest, ProcessesResponse]
+	attach    *connect.Client[AttachRequest, AttachResponse]
+	wait      *connect.Client[WaitRequest, WaitResponse]
 	stat      *connect.Client[StatRequest, StatResponse]
 	list      *connect.Client[ListRequest, ListResponse]
 	mkdir     *connect.Client[MkdirRequest, MkdirResponse]
@@ -247,6 +304,31 @@ func (c *agentClient) Exec(ctx context.Context) *connect.BidiStreamForClient[Exe
 // Signal calls smolvm.agent.v1.Agent.Signal.
 func (c *agentClient) Signal(ctx context.Context, req *connect.Request[SignalRequest]) (*connect.Response[SignalResponse], error) {
 	return c.signal.CallUnary(ctx, req)
+}
+
+// Resize calls smolvm.agent.v1.Agent.Resize.
+func (c *agentClient) Resize(ctx context.Context, req *connect.Request[ResizeRequest]) (*connect.Response[ResizeResponse], error) {
+	return c.resize.CallUnary(ctx, req)
+}
+
+// Keep calls smolvm.agent.v1.Agent.Keep.
+func (c *agentClient) Keep(ctx context.Context, req *connect.Request[KeepRequest]) (*connect.Response[KeepResponse], error) {
+	return c.keep.CallUnary(ctx, req)
+}
+
+// Processes calls smolvm.agent.v1.Agent.Processes.
+func (c *agentClient) Processes(ctx context.Context, req *connect.Request[ProcessesRequest]) (*connect.Response[ProcessesResponse], error) {
+	return c.processes.CallUnary(ctx, req)
+}
+
+// Attach calls smolvm.agent.v1.Agent.Attach.
+func (c *agentClient) Attach(ctx context.Context) *connect.BidiStreamForClient[AttachRequest, AttachResponse] {
+	return c.attach.CallBidiStream(ctx)
+}
+
+// Wait calls smolvm.agent.v1.Agent.Wait.
+func (c *agentClient) Wait(ctx context.Context, req *connect.Request[WaitRequest]) (*connect.Response[WaitResponse], error) {
+	return c.wait.CallUnary(ctx, req)
 }
 
 // Stat calls smolvm.agent.v1.Agent.Stat.
@@ -309,6 +391,18 @@ type AgentHandler interface {
 	Exec(context.Context, *connect.BidiStream[ExecRequest, ExecResponse]) error
 	// Signal sends a signal to a command that Exec started.
 	Signal(context.Context, *connect.Request[SignalRequest]) (*connect.Response[SignalResponse], error)
+	// Resize tells a command's terminal its size.
+	Resize(context.Context, *connect.Request[ResizeRequest]) (*connect.Response[ResizeResponse], error)
+	// Keep lets a command outlive the Exec stream that started it, whatever on_disconnect_kill said.
+	Keep(context.Context, *connect.Request[KeepRequest]) (*connect.Response[KeepResponse], error)
+	// Processes tells of the commands that run, and of those that ended and are not forgotten yet, in pages by number.
+	Processes(context.Context, *connect.Request[ProcessesRequest]) (*connect.Response[ProcessesResponse], error)
+	// Attach joins a command that Exec started: what is kept of its output from an offset on, then what comes. The first
+	// request carries start; the first response carries begin. A reader that is slow misses output, which gaps tell; it
+	// never holds the command up. The last response is the exit, unless the command still runs and no_follow was set.
+	Attach(context.Context, *connect.BidiStream[AttachRequest, AttachResponse]) error
+	// Wait answers when a command has ended.
+	Wait(context.Context, *connect.Request[WaitRequest]) (*connect.Response[WaitResponse], error)
 	Stat(context.Context, *connect.Request[StatRequest]) (*connect.Response[StatResponse], error)
 	// List returns a directory in pages, sorted by name.
 	List(context.Context, *connect.Request[ListRequest]) (*connect.Response[ListResponse], error)
@@ -364,6 +458,36 @@ func NewAgentHandler(svc AgentHandler, opts ...connect.HandlerOption) (string, h
 		AgentSignalProcedure,
 		svc.Signal,
 		connect.WithSchema(agentMethods.ByName("Signal")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentResizeHandler := connect.NewUnaryHandler(
+		AgentResizeProcedure,
+		svc.Resize,
+		connect.WithSchema(agentMethods.ByName("Resize")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentKeepHandler := connect.NewUnaryHandler(
+		AgentKeepProcedure,
+		svc.Keep,
+		connect.WithSchema(agentMethods.ByName("Keep")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentProcessesHandler := connect.NewUnaryHandler(
+		AgentProcessesProcedure,
+		svc.Processes,
+		connect.WithSchema(agentMethods.ByName("Processes")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentAttachHandler := connect.NewBidiStreamHandler(
+		AgentAttachProcedure,
+		svc.Attach,
+		connect.WithSchema(agentMethods.ByName("Attach")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentWaitHandler := connect.NewUnaryHandler(
+		AgentWaitProcedure,
+		svc.Wait,
+		connect.WithSchema(agentMethods.ByName("Wait")),
 		connect.WithHandlerOptions(opts...),
 	)
 	agentStatHandler := connect.NewUnaryHandler(
@@ -434,6 +558,16 @@ func NewAgentHandler(svc AgentHandler, opts ...connect.HandlerOption) (string, h
 			agentExecHandler.ServeHTTP(w, r)
 		case AgentSignalProcedure:
 			agentSignalHandler.ServeHTTP(w, r)
+		case AgentResizeProcedure:
+			agentResizeHandler.ServeHTTP(w, r)
+		case AgentKeepProcedure:
+			agentKeepHandler.ServeHTTP(w, r)
+		case AgentProcessesProcedure:
+			agentProcessesHandler.ServeHTTP(w, r)
+		case AgentAttachProcedure:
+			agentAttachHandler.ServeHTTP(w, r)
+		case AgentWaitProcedure:
+			agentWaitHandler.ServeHTTP(w, r)
 		case AgentStatProcedure:
 			agentStatHandler.ServeHTTP(w, r)
 		case AgentListProcedure:
@@ -483,6 +617,26 @@ func (UnimplementedAgentHandler) Exec(context.Context, *connect.BidiStream[ExecR
 
 func (UnimplementedAgentHandler) Signal(context.Context, *connect.Request[SignalRequest]) (*connect.Response[SignalResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("smolvm.agent.v1.Agent.Signal is not implemented"))
+}
+
+func (UnimplementedAgentHandler) Resize(context.Context, *connect.Request[ResizeRequest]) (*connect.Response[ResizeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("smolvm.agent.v1.Agent.Resize is not implemented"))
+}
+
+func (UnimplementedAgentHandler) Keep(context.Context, *connect.Request[KeepRequest]) (*connect.Response[KeepResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("smolvm.agent.v1.Agent.Keep is not implemented"))
+}
+
+func (UnimplementedAgentHandler) Processes(context.Context, *connect.Request[ProcessesRequest]) (*connect.Response[ProcessesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("smolvm.agent.v1.Agent.Processes is not implemented"))
+}
+
+func (UnimplementedAgentHandler) Attach(context.Context, *connect.BidiStream[AttachRequest, AttachResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("smolvm.agent.v1.Agent.Attach is not implemented"))
+}
+
+func (UnimplementedAgentHandler) Wait(context.Context, *connect.Request[WaitRequest]) (*connect.Response[WaitResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("smolvm.agent.v1.Agent.Wait is not implemented"))
 }
 
 func (UnimplementedAgentHandler) Stat(context.Context, *connect.Request[StatRequest]) (*connect.Response[StatResponse], error) {

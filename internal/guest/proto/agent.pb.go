@@ -698,8 +698,15 @@ type ExecStart struct {
 	TimeoutMs        int64             `protobuf:"varint,9,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
 	OnDisconnectKill bool              `protobuf:"varint,10,opt,name=on_disconnect_kill,json=onDisconnectKill,proto3" json:"on_disconnect_kill,omitempty"`
 	ExecId           string            `protobuf:"bytes,11,opt,name=exec_id,json=execId,proto3" json:"exec_id,omitempty"` // chosen by the host, unique in the VM
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// A terminal for the command; then its standard error is its standard output.
+	Terminal *Terminal `protobuf:"bytes,12,opt,name=terminal,proto3" json:"terminal,omitempty"`
+	// The user's own login shell, without argv and script.
+	Shell bool `protobuf:"varint,13,opt,name=shell,proto3" json:"shell,omitempty"`
+	// Nobody is at the stream's other end for long: its end does not close the command's input. Attach comes for that.
+	Detach        bool `protobuf:"varint,14,opt,name=detach,proto3" json:"detach,omitempty"`
+	Main          bool `protobuf:"varint,15,opt,name=main,proto3" json:"main,omitempty"` // the command that the VM was made for
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExecStart) Reset() {
@@ -809,6 +816,94 @@ func (x *ExecStart) GetExecId() string {
 	return ""
 }
 
+func (x *ExecStart) GetTerminal() *Terminal {
+	if x != nil {
+		return x.Terminal
+	}
+	return nil
+}
+
+func (x *ExecStart) GetShell() bool {
+	if x != nil {
+		return x.Shell
+	}
+	return false
+}
+
+func (x *ExecStart) GetDetach() bool {
+	if x != nil {
+		return x.Detach
+	}
+	return false
+}
+
+func (x *ExecStart) GetMain() bool {
+	if x != nil {
+		return x.Main
+	}
+	return false
+}
+
+type Terminal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rows          uint32                 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
+	Cols          uint32                 `protobuf:"varint,2,opt,name=cols,proto3" json:"cols,omitempty"`
+	Term          string                 `protobuf:"bytes,3,opt,name=term,proto3" json:"term,omitempty"` // TERM, unless env has it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Terminal) Reset() {
+	*x = Terminal{}
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Terminal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Terminal) ProtoMessage() {}
+
+func (x *Terminal) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Terminal.ProtoReflect.Descriptor instead.
+func (*Terminal) Descriptor() ([]byte, []int) {
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Terminal) GetRows() uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *Terminal) GetCols() uint32 {
+	if x != nil {
+		return x.Cols
+	}
+	return 0
+}
+
+func (x *Terminal) GetTerm() string {
+	if x != nil {
+		return x.Term
+	}
+	return ""
+}
+
 type ExecRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -825,7 +920,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[11]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -837,7 +932,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[11]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -850,7 +945,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{11}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ExecRequest) GetKind() isExecRequest_Kind {
@@ -948,7 +1043,7 @@ type ExecStarted struct {
 
 func (x *ExecStarted) Reset() {
 	*x = ExecStarted{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[12]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -960,7 +1055,7 @@ func (x *ExecStarted) String() string {
 func (*ExecStarted) ProtoMessage() {}
 
 func (x *ExecStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[12]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -973,7 +1068,7 @@ func (x *ExecStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStarted.ProtoReflect.Descriptor instead.
 func (*ExecStarted) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{12}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExecStarted) GetPid() int32 {
@@ -997,7 +1092,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[13]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +1104,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[13]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +1117,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{13}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExecExit) GetExitCode() int32 {
@@ -1075,7 +1170,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[14]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1182,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[14]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1195,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{14}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExecResponse) GetKind() isExecResponse_Kind {
@@ -1187,7 +1282,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[15]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1294,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[15]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1307,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{15}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SignalRequest) GetExecId() string {
@@ -1244,7 +1339,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[16]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1256,7 +1351,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[16]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1269,7 +1364,838 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{16}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{17}
+}
+
+type ResizeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ExecId        string                 `protobuf:"bytes,1,opt,name=exec_id,json=execId,proto3" json:"exec_id,omitempty"`
+	Rows          uint32                 `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	Cols          uint32                 `protobuf:"varint,3,opt,name=cols,proto3" json:"cols,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResizeRequest) Reset() {
+	*x = ResizeRequest{}
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizeRequest) ProtoMessage() {}
+
+func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
+func (*ResizeRequest) Descriptor() ([]byte, []int) {
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ResizeRequest) GetExecId() string {
+	if x != nil {
+		return x.ExecId
+	}
+	return ""
+}
+
+func (x *ResizeRequest) GetRows() uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *ResizeRequest) GetCols() uint32 {
+	if x != nil {
+		return x.Cols
+	}
+	return 0
+}
+
+type ResizeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResizeResponse) Reset() {
+	*x = ResizeResponse{}
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizeResponse) ProtoMessage() {}
+
+func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
+func (*ResizeResponse) Descriptor() ([]byte, []int) {
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{19}
+}
+
+type KeepRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ExecId        string                 `protobuf:"bytes,1,opt,name=exec_id,json=execId,proto3" json:"exec_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeepRequest) Reset() {
+	*x = KeepRequest{}
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeepRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeepRequest) ProtoMessage() {}
+
+func (x *KeepRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeepRequest.ProtoReflect.Descriptor instead.
+func (*KeepRequest) Descriptor() ([]byte, []int) {
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *KeepRequest) GetExecId() string {
+	if x != nil {
+		return x.ExecId
+	}
+	return ""
+}
+
+type KeepResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeepResponse) Reset() {
+	*x = KeepResponse{}
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeepResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeepResponse) ProtoMessage() {}
+
+func (x *KeepResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeepResponse.ProtoReflect.Descriptor instead.
+func (*KeepResponse) Descriptor() ([]byte, []int) {
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{21}
+}
+
+// Process is a command that Exec started.
+type Process struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ExecId        string                 `protobuf:"bytes,1,opt,name=exec_id,json=execId,proto3" json:"exec_id,omitempty"`
+	Number        uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"` // counts the VM's commands
+	Pid           int32                  `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`
+	Command       string                 `protobuf:"bytes,4,opt,name=command,proto3" json:"command,omitempty"` // its arguments in one line, cut
+	User          string                 `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	Terminal      bool                   `protobuf:"varint,6,opt,name=terminal,proto3" json:"terminal,omitempty"`
+	Stdin         bool                   `protobuf:"varint,7,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	Detached      bool                   `protobuf:"varint,8,opt,name=detached,proto3" json:"detached,omitempty"`
+	Main          bool                   `protobuf:"varint,9,opt,name=main,proto3" json:"main,omitempty"`
+	StartedNs     int64                  `protobuf:"varint,10,opt,name=started_ns,json=startedNs,proto3" json:"started_ns,omitempty"` // wall clock
+	EndedNs       int64                  `protobuf:"varint,11,opt,name=ended_ns,json=endedNs,proto3" json:"ended_ns,omitempty"`
+	Exit          *ExecExit              `protobuf:"bytes,12,opt,name=exit,proto3" json:"exit,omitempty"`                                   // absent while it runs
+	OutputBytes   uint64                 `protobuf:"varint,13,opt,name=output_bytes,json=outputBytes,proto3" json:"output_bytes,omitempty"` // printed so far
+	OutputFrom    uint64                 `protobuf:"varint,14,opt,name=output_from,json=outputFrom,proto3" json:"output_from,omitempty"`    // the first of these that is still kept
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Process) Reset() {
+	*x = Process{}
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Process) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Process) ProtoMessage() {}
+
+func (x *Process) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Process.ProtoReflect.Descriptor instead.
+func (*Process) Descriptor() ([]byte, []int) {
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Process) GetExecId() string {
+	if x != nil {
+		return x.ExecId
+	}
+	return ""
+}
+
+func (x *Process) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Process) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Process) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *Process) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Process) GetTerminal() bool {
+	if x != nil {
+		return x.Terminal
+	}
+	return false
+}
+
+func (x *Process) GetStdin() bool {
+	if x != nil {
+		return x.Stdin
+	}
+	return false
+}
+
+func (x *Process) GetDetached() bool {
+	if x != nil {
+		return x.Detached
+	}
+	return false
+}
+
+func (x *Process) GetMain() bool {
+	if x != nil {
+		return x.Main
+	}
+	return false
+}
+
+func (x *Process) GetStartedNs() int64 {
+	if x != nil {
+		return x.StartedNs
+	}
+	return 0
+}
+
+func (x *Process) GetEndedNs() int64 {
+	if x != nil {
+		return x.EndedNs
+	}
+	return 0
+}
+
+func (x *Process) GetExit() *ExecExit {
+	if x != nil {
+		return x.Exit
+	}
+	return nil
+}
+
+func (x *Process) GetOutputBytes() uint64 {
+	if x != nil {
+		return x.OutputBytes
+	}
+	return 0
+}
+
+func (x *Process) GetOutputFrom() uint64 {
+	if x != nil {
+		return x.OutputFrom
+	}
+	return 0
+}
+
+// A process is named by its id, or by the beginning of it where no other one begins so. Without a name it is the VM's main
+// command, else the only one that runs.
+type ProcessesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	After         uint64                 `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"` // number after which to go on
+	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	One           bool                   `protobuf:"varint,3,opt,name=one,proto3" json:"one,omitempty"` // only the one that exec_id names, which may be empty
+	ExecId        string                 `protobuf:"bytes,4,opt,name=exec_id,json=execId,proto3" json:"exec_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProcessesRequest) Reset() {
+	*x = ProcessesRequest{}
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProcessesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProcessesRequest) ProtoMessage() {}
+
+func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProcessesRequest.ProtoReflect.Descriptor instead.
+func (*ProcessesRequest) Descriptor() ([]byte, []int) {
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ProcessesRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *ProcessesRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ProcessesRequest) GetOne() bool {
+	if x != nil {
+		return x.One
+	}
+	return false
+}
+
+func (x *ProcessesRequest) GetExecId() string {
+	if x != nil {
+		return x.ExecId
+	}
+	return ""
+}
+
+type ProcessesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Processes     []*Process             `protobuf:"bytes,1,rep,name=processes,proto3" json:"processes,omitempty"`
+	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProcessesResponse) Reset() {
+	*x = ProcessesResponse{}
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProcessesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProcessesResponse) ProtoMessage() {}
+
+func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProcessesResponse.ProtoReflect.Descriptor instead.
+func (*ProcessesResponse) Descriptor() ([]byte, []int) {
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ProcessesResponse) GetProcesses() []*Process {
+	if x != nil {
+		return x.Processes
+	}
+	return nil
+}
+
+func (x *ProcessesResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+type AttachStart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ExecId        string                 `protobuf:"bytes,1,opt,name=exec_id,json=execId,proto3" json:"exec_id,omitempty"`
+	Offset        uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"` // in the output; what is gone of that is told
+	NoFollow      bool                   `protobuf:"varint,3,opt,name=no_follow,json=noFollow,proto3" json:"no_follow,omitempty"`
+	Stdin         bool                   `protobuf:"varint,4,opt,name=stdin,proto3" json:"stdin,omitempty"` // stdin messages follow
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachStart) Reset() {
+	*x = AttachStart{}
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachStart) ProtoMessage() {}
+
+func (x *AttachStart) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachStart.ProtoReflect.Descriptor instead.
+func (*AttachStart) Descriptor() ([]byte, []int) {
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *AttachStart) GetExecId() string {
+	if x != nil {
+		return x.ExecId
+	}
+	return ""
+}
+
+func (x *AttachStart) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *AttachStart) GetNoFollow() bool {
+	if x != nil {
+		return x.NoFollow
+	}
+	return false
+}
+
+func (x *AttachStart) GetStdin() bool {
+	if x != nil {
+		return x.Stdin
+	}
+	return false
+}
+
+type AttachRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*AttachRequest_Start
+	//	*AttachRequest_Stdin
+	//	*AttachRequest_StdinEof
+	Kind          isAttachRequest_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachRequest) Reset() {
+	*x = AttachRequest{}
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachRequest) ProtoMessage() {}
+
+func (x *AttachRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
+func (*AttachRequest) Descriptor() ([]byte, []int) {
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AttachRequest) GetKind() isAttachRequest_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetStart() *AttachStart {
+	if x != nil {
+		if x, ok := x.Kind.(*AttachRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetStdin() []byte {
+	if x != nil {
+		if x, ok := x.Kind.(*AttachRequest_Stdin); ok {
+			return x.Stdin
+		}
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetStdinEof() bool {
+	if x != nil {
+		if x, ok := x.Kind.(*AttachRequest_StdinEof); ok {
+			return x.StdinEof
+		}
+	}
+	return false
+}
+
+type isAttachRequest_Kind interface {
+	isAttachRequest_Kind()
+}
+
+type AttachRequest_Start struct {
+	Start *AttachStart `protobuf:"bytes,1,opt,name=start,proto3,oneof"`
+}
+
+type AttachRequest_Stdin struct {
+	Stdin []byte `protobuf:"bytes,2,opt,name=stdin,proto3,oneof"`
+}
+
+type AttachRequest_StdinEof struct {
+	StdinEof bool `protobuf:"varint,3,opt,name=stdin_eof,json=stdinEof,proto3,oneof"`
+}
+
+func (*AttachRequest_Start) isAttachRequest_Kind() {}
+
+func (*AttachRequest_Stdin) isAttachRequest_Kind() {}
+
+func (*AttachRequest_StdinEof) isAttachRequest_Kind() {}
+
+type AttachResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*AttachResponse_Begin
+	//	*AttachResponse_Stdout
+	//	*AttachResponse_Stderr
+	//	*AttachResponse_Gap
+	//	*AttachResponse_Exit
+	Kind          isAttachResponse_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachResponse) Reset() {
+	*x = AttachResponse{}
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachResponse) ProtoMessage() {}
+
+func (x *AttachResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
+func (*AttachResponse) Descriptor() ([]byte, []int) {
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *AttachResponse) GetKind() isAttachResponse_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *AttachResponse) GetBegin() *Process {
+	if x != nil {
+		if x, ok := x.Kind.(*AttachResponse_Begin); ok {
+			return x.Begin
+		}
+	}
+	return nil
+}
+
+func (x *AttachResponse) GetStdout() []byte {
+	if x != nil {
+		if x, ok := x.Kind.(*AttachResponse_Stdout); ok {
+			return x.Stdout
+		}
+	}
+	return nil
+}
+
+func (x *AttachResponse) GetStderr() []byte {
+	if x != nil {
+		if x, ok := x.Kind.(*AttachResponse_Stderr); ok {
+			return x.Stderr
+		}
+	}
+	return nil
+}
+
+func (x *AttachResponse) GetGap() uint64 {
+	if x != nil {
+		if x, ok := x.Kind.(*AttachResponse_Gap); ok {
+			return x.Gap
+		}
+	}
+	return 0
+}
+
+func (x *AttachResponse) GetExit() *ExecExit {
+	if x != nil {
+		if x, ok := x.Kind.(*AttachResponse_Exit); ok {
+			return x.Exit
+		}
+	}
+	return nil
+}
+
+type isAttachResponse_Kind interface {
+	isAttachResponse_Kind()
+}
+
+type AttachResponse_Begin struct {
+	Begin *Process `protobuf:"bytes,1,opt,name=begin,proto3,oneof"`
+}
+
+type AttachResponse_Stdout struct {
+	Stdout []byte `protobuf:"bytes,2,opt,name=stdout,proto3,oneof"`
+}
+
+type AttachResponse_Stderr struct {
+	Stderr []byte `protobuf:"bytes,3,opt,name=stderr,proto3,oneof"`
+}
+
+type AttachResponse_Gap struct {
+	Gap uint64 `protobuf:"varint,4,opt,name=gap,proto3,oneof"` // so many bytes are gone
+}
+
+type AttachResponse_Exit struct {
+	Exit *ExecExit `protobuf:"bytes,5,opt,name=exit,proto3,oneof"`
+}
+
+func (*AttachResponse_Begin) isAttachResponse_Kind() {}
+
+func (*AttachResponse_Stdout) isAttachResponse_Kind() {}
+
+func (*AttachResponse_Stderr) isAttachResponse_Kind() {}
+
+func (*AttachResponse_Gap) isAttachResponse_Kind() {}
+
+func (*AttachResponse_Exit) isAttachResponse_Kind() {}
+
+type WaitRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ExecId        string                 `protobuf:"bytes,1,opt,name=exec_id,json=execId,proto3" json:"exec_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitRequest) Reset() {
+	*x = WaitRequest{}
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitRequest) ProtoMessage() {}
+
+func (x *WaitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
+func (*WaitRequest) Descriptor() ([]byte, []int) {
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *WaitRequest) GetExecId() string {
+	if x != nil {
+		return x.ExecId
+	}
+	return ""
+}
+
+type WaitResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Exit          *ExecExit              `protobuf:"bytes,1,opt,name=exit,proto3" json:"exit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitResponse) Reset() {
+	*x = WaitResponse{}
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitResponse) ProtoMessage() {}
+
+func (x *WaitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
+func (*WaitResponse) Descriptor() ([]byte, []int) {
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *WaitResponse) GetExit() *ExecExit {
+	if x != nil {
+		return x.Exit
+	}
+	return nil
 }
 
 type FileInfo struct {
@@ -1288,7 +2214,7 @@ type FileInfo struct {
 
 func (x *FileInfo) Reset() {
 	*x = FileInfo{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[17]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1300,7 +2226,7 @@ func (x *FileInfo) String() string {
 func (*FileInfo) ProtoMessage() {}
 
 func (x *FileInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[17]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1313,7 +2239,7 @@ func (x *FileInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileInfo.ProtoReflect.Descriptor instead.
 func (*FileInfo) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{17}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *FileInfo) GetName() string {
@@ -1382,7 +2308,7 @@ type StatRequest struct {
 
 func (x *StatRequest) Reset() {
 	*x = StatRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[18]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1394,7 +2320,7 @@ func (x *StatRequest) String() string {
 func (*StatRequest) ProtoMessage() {}
 
 func (x *StatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[18]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1407,7 +2333,7 @@ func (x *StatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatRequest.ProtoReflect.Descriptor instead.
 func (*StatRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{18}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StatRequest) GetPath() string {
@@ -1433,7 +2359,7 @@ type StatResponse struct {
 
 func (x *StatResponse) Reset() {
 	*x = StatResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[19]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1445,7 +2371,7 @@ func (x *StatResponse) String() string {
 func (*StatResponse) ProtoMessage() {}
 
 func (x *StatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[19]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1458,7 +2384,7 @@ func (x *StatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatResponse.ProtoReflect.Descriptor instead.
 func (*StatResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{19}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StatResponse) GetInfo() *FileInfo {
@@ -1479,7 +2405,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[20]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +2417,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[20]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +2430,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{20}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListRequest) GetPath() string {
@@ -1538,7 +2464,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[21]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +2476,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[21]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +2489,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{21}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListResponse) GetEntries() []*FileInfo {
@@ -1591,7 +2517,7 @@ type MkdirRequest struct {
 
 func (x *MkdirRequest) Reset() {
 	*x = MkdirRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[22]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1603,7 +2529,7 @@ func (x *MkdirRequest) String() string {
 func (*MkdirRequest) ProtoMessage() {}
 
 func (x *MkdirRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[22]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1616,7 +2542,7 @@ func (x *MkdirRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MkdirRequest.ProtoReflect.Descriptor instead.
 func (*MkdirRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{22}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *MkdirRequest) GetPath() string {
@@ -1648,7 +2574,7 @@ type MkdirResponse struct {
 
 func (x *MkdirResponse) Reset() {
 	*x = MkdirResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[23]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1660,7 +2586,7 @@ func (x *MkdirResponse) String() string {
 func (*MkdirResponse) ProtoMessage() {}
 
 func (x *MkdirResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[23]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1673,7 +2599,7 @@ func (x *MkdirResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MkdirResponse.ProtoReflect.Descriptor instead.
 func (*MkdirResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{23}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{36}
 }
 
 type RemoveRequest struct {
@@ -1686,7 +2612,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[24]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1698,7 +2624,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[24]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +2637,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{24}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RemoveRequest) GetPath() string {
@@ -1736,7 +2662,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[25]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1748,7 +2674,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[25]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1761,7 +2687,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{25}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{38}
 }
 
 type RenameRequest struct {
@@ -1774,7 +2700,7 @@ type RenameRequest struct {
 
 func (x *RenameRequest) Reset() {
 	*x = RenameRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[26]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1786,7 +2712,7 @@ func (x *RenameRequest) String() string {
 func (*RenameRequest) ProtoMessage() {}
 
 func (x *RenameRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[26]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1799,7 +2725,7 @@ func (x *RenameRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameRequest.ProtoReflect.Descriptor instead.
 func (*RenameRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{26}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RenameRequest) GetFrom() string {
@@ -1824,7 +2750,7 @@ type RenameResponse struct {
 
 func (x *RenameResponse) Reset() {
 	*x = RenameResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[27]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1836,7 +2762,7 @@ func (x *RenameResponse) String() string {
 func (*RenameResponse) ProtoMessage() {}
 
 func (x *RenameResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[27]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1849,7 +2775,7 @@ func (x *RenameResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameResponse.ProtoReflect.Descriptor instead.
 func (*RenameResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{27}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{40}
 }
 
 type ChmodRequest struct {
@@ -1862,7 +2788,7 @@ type ChmodRequest struct {
 
 func (x *ChmodRequest) Reset() {
 	*x = ChmodRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[28]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1874,7 +2800,7 @@ func (x *ChmodRequest) String() string {
 func (*ChmodRequest) ProtoMessage() {}
 
 func (x *ChmodRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[28]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1887,7 +2813,7 @@ func (x *ChmodRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChmodRequest.ProtoReflect.Descriptor instead.
 func (*ChmodRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{28}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ChmodRequest) GetPath() string {
@@ -1912,7 +2838,7 @@ type ChmodResponse struct {
 
 func (x *ChmodResponse) Reset() {
 	*x = ChmodResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[29]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1924,7 +2850,7 @@ func (x *ChmodResponse) String() string {
 func (*ChmodResponse) ProtoMessage() {}
 
 func (x *ChmodResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[29]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1937,7 +2863,7 @@ func (x *ChmodResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChmodResponse.ProtoReflect.Descriptor instead.
 func (*ChmodResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{29}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{42}
 }
 
 type SyncRequest struct {
@@ -1948,7 +2874,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[30]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +2886,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[30]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +2899,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{30}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{43}
 }
 
 type SyncResponse struct {
@@ -1984,7 +2910,7 @@ type SyncResponse struct {
 
 func (x *SyncResponse) Reset() {
 	*x = SyncResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[31]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1996,7 +2922,7 @@ func (x *SyncResponse) String() string {
 func (*SyncResponse) ProtoMessage() {}
 
 func (x *SyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[31]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2935,7 @@ func (x *SyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResponse.ProtoReflect.Descriptor instead.
 func (*SyncResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{31}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{44}
 }
 
 type MetricsRequest struct {
@@ -2020,7 +2946,7 @@ type MetricsRequest struct {
 
 func (x *MetricsRequest) Reset() {
 	*x = MetricsRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[32]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2032,7 +2958,7 @@ func (x *MetricsRequest) String() string {
 func (*MetricsRequest) ProtoMessage() {}
 
 func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[32]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2045,7 +2971,7 @@ func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsRequest.ProtoReflect.Descriptor instead.
 func (*MetricsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{32}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{45}
 }
 
 type MetricsResponse struct {
@@ -2065,7 +2991,7 @@ type MetricsResponse struct {
 
 func (x *MetricsResponse) Reset() {
 	*x = MetricsResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[33]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2077,7 +3003,7 @@ func (x *MetricsResponse) String() string {
 func (*MetricsResponse) ProtoMessage() {}
 
 func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[33]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2090,7 +3016,7 @@ func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsResponse.ProtoReflect.Descriptor instead.
 func (*MetricsResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{33}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *MetricsResponse) GetUptimeMs() int64 {
@@ -2165,7 +3091,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[34]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2177,7 +3103,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[34]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +3116,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{34}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ShutdownRequest) GetGraceMs() int64 {
@@ -2208,7 +3134,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[35]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2220,7 +3146,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[35]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2233,7 +3159,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{35}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{48}
 }
 
 var File_internal_guest_proto_agent_proto protoreflect.FileDescriptor
@@ -2294,7 +3220,7 @@ const file_internal_guest_proto_agent_proto_rawDesc = "" +
 	"\vPingRequest\x12\x18\n" +
 	"\apayload\x18\x01 \x01(\fR\apayload\"(\n" +
 	"\fPingResponse\x12\x18\n" +
-	"\apayload\x18\x01 \x01(\fR\apayload\"\xff\x02\n" +
+	"\apayload\x18\x01 \x01(\fR\apayload\"\xf8\x03\n" +
 	"\tExecStart\x12\x12\n" +
 	"\x04argv\x18\x01 \x03(\tR\x04argv\x12\x16\n" +
 	"\x06script\x18\x02 \x01(\tR\x06script\x12\x1f\n" +
@@ -2309,10 +3235,18 @@ const file_internal_guest_proto_agent_proto_rawDesc = "" +
 	"timeout_ms\x18\t \x01(\x03R\ttimeoutMs\x12,\n" +
 	"\x12on_disconnect_kill\x18\n" +
 	" \x01(\bR\x10onDisconnectKill\x12\x17\n" +
-	"\aexec_id\x18\v \x01(\tR\x06execId\x1a6\n" +
+	"\aexec_id\x18\v \x01(\tR\x06execId\x125\n" +
+	"\bterminal\x18\f \x01(\v2\x19.smolvm.agent.v1.TerminalR\bterminal\x12\x14\n" +
+	"\x05shell\x18\r \x01(\bR\x05shell\x12\x16\n" +
+	"\x06detach\x18\x0e \x01(\bR\x06detach\x12\x12\n" +
+	"\x04main\x18\x0f \x01(\bR\x04main\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb4\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"F\n" +
+	"\bTerminal\x12\x12\n" +
+	"\x04rows\x18\x01 \x01(\rR\x04rows\x12\x12\n" +
+	"\x04cols\x18\x02 \x01(\rR\x04cols\x12\x12\n" +
+	"\x04term\x18\x03 \x01(\tR\x04term\"\xb4\x01\n" +
 	"\vExecRequest\x122\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.smolvm.agent.v1.ExecStartH\x00R\x05start\x12\x18\n" +
 	"\x06script\x18\x02 \x01(\fH\x00R\x06script\x12\x16\n" +
@@ -2338,7 +3272,62 @@ const file_internal_guest_proto_agent_proto_rawDesc = "" +
 	"\aexec_id\x18\x01 \x01(\tR\x06execId\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\x05R\x06signal\x12\x14\n" +
 	"\x05group\x18\x03 \x01(\bR\x05group\"\x10\n" +
-	"\x0eSignalResponse\"\xb1\x01\n" +
+	"\x0eSignalResponse\"P\n" +
+	"\rResizeRequest\x12\x17\n" +
+	"\aexec_id\x18\x01 \x01(\tR\x06execId\x12\x12\n" +
+	"\x04rows\x18\x02 \x01(\rR\x04rows\x12\x12\n" +
+	"\x04cols\x18\x03 \x01(\rR\x04cols\"\x10\n" +
+	"\x0eResizeResponse\"&\n" +
+	"\vKeepRequest\x12\x17\n" +
+	"\aexec_id\x18\x01 \x01(\tR\x06execId\"\x0e\n" +
+	"\fKeepResponse\"\x89\x03\n" +
+	"\aProcess\x12\x17\n" +
+	"\aexec_id\x18\x01 \x01(\tR\x06execId\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x10\n" +
+	"\x03pid\x18\x03 \x01(\x05R\x03pid\x12\x18\n" +
+	"\acommand\x18\x04 \x01(\tR\acommand\x12\x12\n" +
+	"\x04user\x18\x05 \x01(\tR\x04user\x12\x1a\n" +
+	"\bterminal\x18\x06 \x01(\bR\bterminal\x12\x14\n" +
+	"\x05stdin\x18\a \x01(\bR\x05stdin\x12\x1a\n" +
+	"\bdetached\x18\b \x01(\bR\bdetached\x12\x12\n" +
+	"\x04main\x18\t \x01(\bR\x04main\x12\x1d\n" +
+	"\n" +
+	"started_ns\x18\n" +
+	" \x01(\x03R\tstartedNs\x12\x19\n" +
+	"\bended_ns\x18\v \x01(\x03R\aendedNs\x12-\n" +
+	"\x04exit\x18\f \x01(\v2\x19.smolvm.agent.v1.ExecExitR\x04exit\x12!\n" +
+	"\foutput_bytes\x18\r \x01(\x04R\voutputBytes\x12\x1f\n" +
+	"\voutput_from\x18\x0e \x01(\x04R\n" +
+	"outputFrom\"i\n" +
+	"\x10ProcessesRequest\x12\x14\n" +
+	"\x05after\x18\x01 \x01(\x04R\x05after\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x10\n" +
+	"\x03one\x18\x03 \x01(\bR\x03one\x12\x17\n" +
+	"\aexec_id\x18\x04 \x01(\tR\x06execId\"_\n" +
+	"\x11ProcessesResponse\x126\n" +
+	"\tprocesses\x18\x01 \x03(\v2\x18.smolvm.agent.v1.ProcessR\tprocesses\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"q\n" +
+	"\vAttachStart\x12\x17\n" +
+	"\aexec_id\x18\x01 \x01(\tR\x06execId\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x1b\n" +
+	"\tno_follow\x18\x03 \x01(\bR\bnoFollow\x12\x14\n" +
+	"\x05stdin\x18\x04 \x01(\bR\x05stdin\"\x84\x01\n" +
+	"\rAttachRequest\x124\n" +
+	"\x05start\x18\x01 \x01(\v2\x1c.smolvm.agent.v1.AttachStartH\x00R\x05start\x12\x16\n" +
+	"\x05stdin\x18\x02 \x01(\fH\x00R\x05stdin\x12\x1d\n" +
+	"\tstdin_eof\x18\x03 \x01(\bH\x00R\bstdinEofB\x06\n" +
+	"\x04kind\"\xc3\x01\n" +
+	"\x0eAttachResponse\x120\n" +
+	"\x05begin\x18\x01 \x01(\v2\x18.smolvm.agent.v1.ProcessH\x00R\x05begin\x12\x18\n" +
+	"\x06stdout\x18\x02 \x01(\fH\x00R\x06stdout\x12\x18\n" +
+	"\x06stderr\x18\x03 \x01(\fH\x00R\x06stderr\x12\x12\n" +
+	"\x03gap\x18\x04 \x01(\x04H\x00R\x03gap\x12/\n" +
+	"\x04exit\x18\x05 \x01(\v2\x19.smolvm.agent.v1.ExecExitH\x00R\x04exitB\x06\n" +
+	"\x04kind\"&\n" +
+	"\vWaitRequest\x12\x17\n" +
+	"\aexec_id\x18\x01 \x01(\tR\x06execId\"=\n" +
+	"\fWaitResponse\x12-\n" +
+	"\x04exit\x18\x01 \x01(\v2\x19.smolvm.agent.v1.ExecExitR\x04exit\"\xb1\x01\n" +
 	"\bFileInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x12\n" +
@@ -2393,14 +3382,19 @@ const file_internal_guest_proto_agent_proto_rawDesc = "" +
 	"\x0eagent_peak_rss\x18\t \x01(\x04R\fagentPeakRss\",\n" +
 	"\x0fShutdownRequest\x12\x19\n" +
 	"\bgrace_ms\x18\x01 \x01(\x03R\agraceMs\"\x12\n" +
-	"\x10ShutdownResponse2\xde\b\n" +
+	"\x10ShutdownResponse2\xd6\v\n" +
 	"\x05Agent\x12F\n" +
 	"\x05Hello\x12\x1d.smolvm.agent.v1.HelloRequest\x1a\x1e.smolvm.agent.v1.HelloResponse\x12R\n" +
 	"\tConfigure\x12!.smolvm.agent.v1.ConfigureRequest\x1a\".smolvm.agent.v1.ConfigureResponse\x12L\n" +
 	"\aResumed\x12\x1f.smolvm.agent.v1.ResumedRequest\x1a .smolvm.agent.v1.ResumedResponse\x12C\n" +
 	"\x04Ping\x12\x1c.smolvm.agent.v1.PingRequest\x1a\x1d.smolvm.agent.v1.PingResponse\x12G\n" +
 	"\x04Exec\x12\x1c.smolvm.agent.v1.ExecRequest\x1a\x1d.smolvm.agent.v1.ExecResponse(\x010\x01\x12I\n" +
-	"\x06Signal\x12\x1e.smolvm.agent.v1.SignalRequest\x1a\x1f.smolvm.agent.v1.SignalResponse\x12C\n" +
+	"\x06Signal\x12\x1e.smolvm.agent.v1.SignalRequest\x1a\x1f.smolvm.agent.v1.SignalResponse\x12I\n" +
+	"\x06Resize\x12\x1e.smolvm.agent.v1.ResizeRequest\x1a\x1f.smolvm.agent.v1.ResizeResponse\x12C\n" +
+	"\x04Keep\x12\x1c.smolvm.agent.v1.KeepRequest\x1a\x1d.smolvm.agent.v1.KeepResponse\x12R\n" +
+	"\tProcesses\x12!.smolvm.agent.v1.ProcessesRequest\x1a\".smolvm.agent.v1.ProcessesResponse\x12M\n" +
+	"\x06Attach\x12\x1e.smolvm.agent.v1.AttachRequest\x1a\x1f.smolvm.agent.v1.AttachResponse(\x010\x01\x12C\n" +
+	"\x04Wait\x12\x1c.smolvm.agent.v1.WaitRequest\x1a\x1d.smolvm.agent.v1.WaitResponse\x12C\n" +
 	"\x04Stat\x12\x1c.smolvm.agent.v1.StatRequest\x1a\x1d.smolvm.agent.v1.StatResponse\x12C\n" +
 	"\x04List\x12\x1c.smolvm.agent.v1.ListRequest\x1a\x1d.smolvm.agent.v1.ListResponse\x12F\n" +
 	"\x05Mkdir\x12\x1d.smolvm.agent.v1.MkdirRequest\x1a\x1e.smolvm.agent.v1.MkdirResponse\x12I\n" +
@@ -2423,7 +3417,7 @@ func file_internal_guest_proto_agent_proto_rawDescGZIP() []byte {
 	return file_internal_guest_proto_agent_proto_rawDescData
 }
 
-var file_internal_guest_proto_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_internal_guest_proto_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_internal_guest_proto_agent_proto_goTypes = []any{
 	(*HelloRequest)(nil),      // 0: smolvm.agent.v1.HelloRequest
 	(*HelloResponse)(nil),     // 1: smolvm.agent.v1.HelloResponse
@@ -2436,81 +3430,111 @@ var file_internal_guest_proto_agent_proto_goTypes = []any{
 	(*PingRequest)(nil),       // 8: smolvm.agent.v1.PingRequest
 	(*PingResponse)(nil),      // 9: smolvm.agent.v1.PingResponse
 	(*ExecStart)(nil),         // 10: smolvm.agent.v1.ExecStart
-	(*ExecRequest)(nil),       // 11: smolvm.agent.v1.ExecRequest
-	(*ExecStarted)(nil),       // 12: smolvm.agent.v1.ExecStarted
-	(*ExecExit)(nil),          // 13: smolvm.agent.v1.ExecExit
-	(*ExecResponse)(nil),      // 14: smolvm.agent.v1.ExecResponse
-	(*SignalRequest)(nil),     // 15: smolvm.agent.v1.SignalRequest
-	(*SignalResponse)(nil),    // 16: smolvm.agent.v1.SignalResponse
-	(*FileInfo)(nil),          // 17: smolvm.agent.v1.FileInfo
-	(*StatRequest)(nil),       // 18: smolvm.agent.v1.StatRequest
-	(*StatResponse)(nil),      // 19: smolvm.agent.v1.StatResponse
-	(*ListRequest)(nil),       // 20: smolvm.agent.v1.ListRequest
-	(*ListResponse)(nil),      // 21: smolvm.agent.v1.ListResponse
-	(*MkdirRequest)(nil),      // 22: smolvm.agent.v1.MkdirRequest
-	(*MkdirResponse)(nil),     // 23: smolvm.agent.v1.MkdirResponse
-	(*RemoveRequest)(nil),     // 24: smolvm.agent.v1.RemoveRequest
-	(*RemoveResponse)(nil),    // 25: smolvm.agent.v1.RemoveResponse
-	(*RenameRequest)(nil),     // 26: smolvm.agent.v1.RenameRequest
-	(*RenameResponse)(nil),    // 27: smolvm.agent.v1.RenameResponse
-	(*ChmodRequest)(nil),      // 28: smolvm.agent.v1.ChmodRequest
-	(*ChmodResponse)(nil),     // 29: smolvm.agent.v1.ChmodResponse
-	(*SyncRequest)(nil),       // 30: smolvm.agent.v1.SyncRequest
-	(*SyncResponse)(nil),      // 31: smolvm.agent.v1.SyncResponse
-	(*MetricsRequest)(nil),    // 32: smolvm.agent.v1.MetricsRequest
-	(*MetricsResponse)(nil),   // 33: smolvm.agent.v1.MetricsResponse
-	(*ShutdownRequest)(nil),   // 34: smolvm.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),  // 35: smolvm.agent.v1.ShutdownResponse
-	nil,                       // 36: smolvm.agent.v1.ConfigureRequest.EnvEntry
-	nil,                       // 37: smolvm.agent.v1.ExecStart.EnvEntry
+	(*Terminal)(nil),          // 11: smolvm.agent.v1.Terminal
+	(*ExecRequest)(nil),       // 12: smolvm.agent.v1.ExecRequest
+	(*ExecStarted)(nil),       // 13: smolvm.agent.v1.ExecStarted
+	(*ExecExit)(nil),          // 14: smolvm.agent.v1.ExecExit
+	(*ExecResponse)(nil),      // 15: smolvm.agent.v1.ExecResponse
+	(*SignalRequest)(nil),     // 16: smolvm.agent.v1.SignalRequest
+	(*SignalResponse)(nil),    // 17: smolvm.agent.v1.SignalResponse
+	(*ResizeRequest)(nil),     // 18: smolvm.agent.v1.ResizeRequest
+	(*ResizeResponse)(nil),    // 19: smolvm.agent.v1.ResizeResponse
+	(*KeepRequest)(nil),       // 20: smolvm.agent.v1.KeepRequest
+	(*KeepResponse)(nil),      // 21: smolvm.agent.v1.KeepResponse
+	(*Process)(nil),           // 22: smolvm.agent.v1.Process
+	(*ProcessesRequest)(nil),  // 23: smolvm.agent.v1.ProcessesRequest
+	(*ProcessesResponse)(nil), // 24: smolvm.agent.v1.ProcessesResponse
+	(*AttachStart)(nil),       // 25: smolvm.agent.v1.AttachStart
+	(*AttachRequest)(nil),     // 26: smolvm.agent.v1.AttachRequest
+	(*AttachResponse)(nil),    // 27: smolvm.agent.v1.AttachResponse
+	(*WaitRequest)(nil),       // 28: smolvm.agent.v1.WaitRequest
+	(*WaitResponse)(nil),      // 29: smolvm.agent.v1.WaitResponse
+	(*FileInfo)(nil),          // 30: smolvm.agent.v1.FileInfo
+	(*StatRequest)(nil),       // 31: smolvm.agent.v1.StatRequest
+	(*StatResponse)(nil),      // 32: smolvm.agent.v1.StatResponse
+	(*ListRequest)(nil),       // 33: smolvm.agent.v1.ListRequest
+	(*ListResponse)(nil),      // 34: smolvm.agent.v1.ListResponse
+	(*MkdirRequest)(nil),      // 35: smolvm.agent.v1.MkdirRequest
+	(*MkdirResponse)(nil),     // 36: smolvm.agent.v1.MkdirResponse
+	(*RemoveRequest)(nil),     // 37: smolvm.agent.v1.RemoveRequest
+	(*RemoveResponse)(nil),    // 38: smolvm.agent.v1.RemoveResponse
+	(*RenameRequest)(nil),     // 39: smolvm.agent.v1.RenameRequest
+	(*RenameResponse)(nil),    // 40: smolvm.agent.v1.RenameResponse
+	(*ChmodRequest)(nil),      // 41: smolvm.agent.v1.ChmodRequest
+	(*ChmodResponse)(nil),     // 42: smolvm.agent.v1.ChmodResponse
+	(*SyncRequest)(nil),       // 43: smolvm.agent.v1.SyncRequest
+	(*SyncResponse)(nil),      // 44: smolvm.agent.v1.SyncResponse
+	(*MetricsRequest)(nil),    // 45: smolvm.agent.v1.MetricsRequest
+	(*MetricsResponse)(nil),   // 46: smolvm.agent.v1.MetricsResponse
+	(*ShutdownRequest)(nil),   // 47: smolvm.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),  // 48: smolvm.agent.v1.ShutdownResponse
+	nil,                       // 49: smolvm.agent.v1.ConfigureRequest.EnvEntry
+	nil,                       // 50: smolvm.agent.v1.ExecStart.EnvEntry
 }
 var file_internal_guest_proto_agent_proto_depIdxs = []int32{
 	2,  // 0: smolvm.agent.v1.ConfigureRequest.identity:type_name -> smolvm.agent.v1.Identity
-	36, // 1: smolvm.agent.v1.ConfigureRequest.env:type_name -> smolvm.agent.v1.ConfigureRequest.EnvEntry
+	49, // 1: smolvm.agent.v1.ConfigureRequest.env:type_name -> smolvm.agent.v1.ConfigureRequest.EnvEntry
 	4,  // 2: smolvm.agent.v1.ConfigureRequest.network:type_name -> smolvm.agent.v1.Network
 	2,  // 3: smolvm.agent.v1.ResumedRequest.identity:type_name -> smolvm.agent.v1.Identity
 	4,  // 4: smolvm.agent.v1.ResumedRequest.network:type_name -> smolvm.agent.v1.Network
-	37, // 5: smolvm.agent.v1.ExecStart.env:type_name -> smolvm.agent.v1.ExecStart.EnvEntry
-	10, // 6: smolvm.agent.v1.ExecRequest.start:type_name -> smolvm.agent.v1.ExecStart
-	12, // 7: smolvm.agent.v1.ExecResponse.started:type_name -> smolvm.agent.v1.ExecStarted
-	13, // 8: smolvm.agent.v1.ExecResponse.exit:type_name -> smolvm.agent.v1.ExecExit
-	17, // 9: smolvm.agent.v1.StatResponse.info:type_name -> smolvm.agent.v1.FileInfo
-	17, // 10: smolvm.agent.v1.ListResponse.entries:type_name -> smolvm.agent.v1.FileInfo
-	0,  // 11: smolvm.agent.v1.Agent.Hello:input_type -> smolvm.agent.v1.HelloRequest
-	3,  // 12: smolvm.agent.v1.Agent.Configure:input_type -> smolvm.agent.v1.ConfigureRequest
-	6,  // 13: smolvm.agent.v1.Agent.Resumed:input_type -> smolvm.agent.v1.ResumedRequest
-	8,  // 14: smolvm.agent.v1.Agent.Ping:input_type -> smolvm.agent.v1.PingRequest
-	11, // 15: smolvm.agent.v1.Agent.Exec:input_type -> smolvm.agent.v1.ExecRequest
-	15, // 16: smolvm.agent.v1.Agent.Signal:input_type -> smolvm.agent.v1.SignalRequest
-	18, // 17: smolvm.agent.v1.Agent.Stat:input_type -> smolvm.agent.v1.StatRequest
-	20, // 18: smolvm.agent.v1.Agent.List:input_type -> smolvm.agent.v1.ListRequest
-	22, // 19: smolvm.agent.v1.Agent.Mkdir:input_type -> smolvm.agent.v1.MkdirRequest
-	24, // 20: smolvm.agent.v1.Agent.Remove:input_type -> smolvm.agent.v1.RemoveRequest
-	26, // 21: smolvm.agent.v1.Agent.Rename:input_type -> smolvm.agent.v1.RenameRequest
-	28, // 22: smolvm.agent.v1.Agent.Chmod:input_type -> smolvm.agent.v1.ChmodRequest
-	30, // 23: smolvm.agent.v1.Agent.Sync:input_type -> smolvm.agent.v1.SyncRequest
-	32, // 24: smolvm.agent.v1.Agent.Metrics:input_type -> smolvm.agent.v1.MetricsRequest
-	34, // 25: smolvm.agent.v1.Agent.Shutdown:input_type -> smolvm.agent.v1.ShutdownRequest
-	1,  // 26: smolvm.agent.v1.Agent.Hello:output_type -> smolvm.agent.v1.HelloResponse
-	5,  // 27: smolvm.agent.v1.Agent.Configure:output_type -> smolvm.agent.v1.ConfigureResponse
-	7,  // 28: smolvm.agent.v1.Agent.Resumed:output_type -> smolvm.agent.v1.ResumedResponse
-	9,  // 29: smolvm.agent.v1.Agent.Ping:output_type -> smolvm.agent.v1.PingResponse
-	14, // 30: smolvm.agent.v1.Agent.Exec:output_type -> smolvm.agent.v1.ExecResponse
-	16, // 31: smolvm.agent.v1.Agent.Signal:output_type -> smolvm.agent.v1.SignalResponse
-	19, // 32: smolvm.agent.v1.Agent.Stat:output_type -> smolvm.agent.v1.StatResponse
-	21, // 33: smolvm.agent.v1.Agent.List:output_type -> smolvm.agent.v1.ListResponse
-	23, // 34: smolvm.agent.v1.Agent.Mkdir:output_type -> smolvm.agent.v1.MkdirResponse
-	25, // 35: smolvm.agent.v1.Agent.Remove:output_type -> smolvm.agent.v1.RemoveResponse
-	27, // 36: smolvm.agent.v1.Agent.Rename:output_type -> smolvm.agent.v1.RenameResponse
-	29, // 37: smolvm.agent.v1.Agent.Chmod:output_type -> smolvm.agent.v1.ChmodResponse
-	31, // 38: smolvm.agent.v1.Agent.Sync:output_type -> smolvm.agent.v1.SyncResponse
-	33, // 39: smolvm.agent.v1.Agent.Metrics:output_type -> smolvm.agent.v1.MetricsResponse
-	35, // 40: smolvm.agent.v1.Agent.Shutdown:output_type -> smolvm.agent.v1.ShutdownResponse
-	26, // [26:41] is the sub-list for method output_type
-	11, // [11:26] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	50, // 5: smolvm.agent.v1.ExecStart.env:type_name -> smolvm.agent.v1.ExecStart.EnvEntry
+	11, // 6: smolvm.agent.v1.ExecStart.terminal:type_name -> smolvm.agent.v1.Terminal
+	10, // 7: smolvm.agent.v1.ExecRequest.start:type_name -> smolvm.agent.v1.ExecStart
+	13, // 8: smolvm.agent.v1.ExecResponse.started:type_name -> smolvm.agent.v1.ExecStarted
+	14, // 9: smolvm.agent.v1.ExecResponse.exit:type_name -> smolvm.agent.v1.ExecExit
+	14, // 10: smolvm.agent.v1.Process.exit:type_name -> smolvm.agent.v1.ExecExit
+	22, // 11: smolvm.agent.v1.ProcessesResponse.processes:type_name -> smolvm.agent.v1.Process
+	25, // 12: smolvm.agent.v1.AttachRequest.start:type_name -> smolvm.agent.v1.AttachStart
+	22, // 13: smolvm.agent.v1.AttachResponse.begin:type_name -> smolvm.agent.v1.Process
+	14, // 14: smolvm.agent.v1.AttachResponse.exit:type_name -> smolvm.agent.v1.ExecExit
+	14, // 15: smolvm.agent.v1.WaitResponse.exit:type_name -> smolvm.agent.v1.ExecExit
+	30, // 16: smolvm.agent.v1.StatResponse.info:type_name -> smolvm.agent.v1.FileInfo
+	30, // 17: smolvm.agent.v1.ListResponse.entries:type_name -> smolvm.agent.v1.FileInfo
+	0,  // 18: smolvm.agent.v1.Agent.Hello:input_type -> smolvm.agent.v1.HelloRequest
+	3,  // 19: smolvm.agent.v1.Agent.Configure:input_type -> smolvm.agent.v1.ConfigureRequest
+	6,  // 20: smolvm.agent.v1.Agent.Resumed:input_type -> smolvm.agent.v1.ResumedRequest
+	8,  // 21: smolvm.agent.v1.Agent.Ping:input_type -> smolvm.agent.v1.PingRequest
+	12, // 22: smolvm.agent.v1.Agent.Exec:input_type -> smolvm.agent.v1.ExecRequest
+	16, // 23: smolvm.agent.v1.Agent.Signal:input_type -> smolvm.agent.v1.SignalRequest
+	18, // 24: smolvm.agent.v1.Agent.Resize:input_type -> smolvm.agent.v1.ResizeRequest
+	20, // 25: smolvm.agent.v1.Agent.Keep:input_type -> smolvm.agent.v1.KeepRequest
+	23, // 26: smolvm.agent.v1.Agent.Processes:input_type -> smolvm.agent.v1.ProcessesRequest
+	26, // 27: smolvm.agent.v1.Agent.Attach:input_type -> smolvm.agent.v1.AttachRequest
+	28, // 28: smolvm.agent.v1.Agent.Wait:input_type -> smolvm.agent.v1.WaitRequest
+	31, // 29: smolvm.agent.v1.Agent.Stat:input_type -> smolvm.agent.v1.StatRequest
+	33, // 30: smolvm.agent.v1.Agent.List:input_type -> smolvm.agent.v1.ListRequest
+	35, // 31: smolvm.agent.v1.Agent.Mkdir:input_type -> smolvm.agent.v1.MkdirRequest
+	37, // 32: smolvm.agent.v1.Agent.Remove:input_type -> smolvm.agent.v1.RemoveRequest
+	39, // 33: smolvm.agent.v1.Agent.Rename:input_type -> smolvm.agent.v1.RenameRequest
+	41, // 34: smolvm.agent.v1.Agent.Chmod:input_type -> smolvm.agent.v1.ChmodRequest
+	43, // 35: smolvm.agent.v1.Agent.Sync:input_type -> smolvm.agent.v1.SyncRequest
+	45, // 36: smolvm.agent.v1.Agent.Metrics:input_type -> smolvm.agent.v1.MetricsRequest
+	47, // 37: smolvm.agent.v1.Agent.Shutdown:input_type -> smolvm.agent.v1.ShutdownRequest
+	1,  // 38: smolvm.agent.v1.Agent.Hello:output_type -> smolvm.agent.v1.HelloResponse
+	5,  // 39: smolvm.agent.v1.Agent.Configure:output_type -> smolvm.agent.v1.ConfigureResponse
+	7,  // 40: smolvm.agent.v1.Agent.Resumed:output_type -> smolvm.agent.v1.ResumedResponse
+	9,  // 41: smolvm.agent.v1.Agent.Ping:output_type -> smolvm.agent.v1.PingResponse
+	15, // 42: smolvm.agent.v1.Agent.Exec:output_type -> smolvm.agent.v1.ExecResponse
+	17, // 43: smolvm.agent.v1.Agent.Signal:output_type -> smolvm.agent.v1.SignalResponse
+	19, // 44: smolvm.agent.v1.Agent.Resize:output_type -> smolvm.agent.v1.ResizeResponse
+	21, // 45: smolvm.agent.v1.Agent.Keep:output_type -> smolvm.agent.v1.KeepResponse
+	24, // 46: smolvm.agent.v1.Agent.Processes:output_type -> smolvm.agent.v1.ProcessesResponse
+	27, // 47: smolvm.agent.v1.Agent.Attach:output_type -> smolvm.agent.v1.AttachResponse
+	29, // 48: smolvm.agent.v1.Agent.Wait:output_type -> smolvm.agent.v1.WaitResponse
+	32, // 49: smolvm.agent.v1.Agent.Stat:output_type -> smolvm.agent.v1.StatResponse
+	34, // 50: smolvm.agent.v1.Agent.List:output_type -> smolvm.agent.v1.ListResponse
+	36, // 51: smolvm.agent.v1.Agent.Mkdir:output_type -> smolvm.agent.v1.MkdirResponse
+	38, // 52: smolvm.agent.v1.Agent.Remove:output_type -> smolvm.agent.v1.RemoveResponse
+	40, // 53: smolvm.agent.v1.Agent.Rename:output_type -> smolvm.agent.v1.RenameResponse
+	42, // 54: smolvm.agent.v1.Agent.Chmod:output_type -> smolvm.agent.v1.ChmodResponse
+	44, // 55: smolvm.agent.v1.Agent.Sync:output_type -> smolvm.agent.v1.SyncResponse
+	46, // 56: smolvm.agent.v1.Agent.Metrics:output_type -> smolvm.agent.v1.MetricsResponse
+	48, // 57: smolvm.agent.v1.Agent.Shutdown:output_type -> smolvm.agent.v1.ShutdownResponse
+	38, // [38:58] is the sub-list for method output_type
+	18, // [18:38] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_internal_guest_proto_agent_proto_init() }
@@ -2518,18 +3542,30 @@ func file_internal_guest_proto_agent_proto_init() {
 	if File_internal_guest_proto_agent_proto != nil {
 		return
 	}
-	file_internal_guest_proto_agent_proto_msgTypes[11].OneofWrappers = []any{
+	file_internal_guest_proto_agent_proto_msgTypes[12].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Script)(nil),
 		(*ExecRequest_Stdin)(nil),
 		(*ExecRequest_StdinEof)(nil),
 		(*ExecRequest_Signal)(nil),
 	}
-	file_internal_guest_proto_agent_proto_msgTypes[14].OneofWrappers = []any{
+	file_internal_guest_proto_agent_proto_msgTypes[15].OneofWrappers = []any{
 		(*ExecResponse_Started)(nil),
 		(*ExecResponse_Stdout)(nil),
 		(*ExecResponse_Stderr)(nil),
 		(*ExecResponse_Exit)(nil),
+	}
+	file_internal_guest_proto_agent_proto_msgTypes[26].OneofWrappers = []any{
+		(*AttachRequest_Start)(nil),
+		(*AttachRequest_Stdin)(nil),
+		(*AttachRequest_StdinEof)(nil),
+	}
+	file_internal_guest_proto_agent_proto_msgTypes[27].OneofWrappers = []any{
+		(*AttachResponse_Begin)(nil),
+		(*AttachResponse_Stdout)(nil),
+		(*AttachResponse_Stderr)(nil),
+		(*AttachResponse_Gap)(nil),
+		(*AttachResponse_Exit)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2537,7 +3573,7 @@ func file_internal_guest_proto_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_guest_proto_agent_proto_rawDesc), len(file_internal_guest_proto_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   38,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -17,7 +17,9 @@ package proto
 // The versions of the protocol that this build speaks.
 const (
 	VersionMin = 1
-	VersionMax = 1
+	VersionMax = 2
+
+	VersionProcesses = 2 // the first with terminals and with commands that outlive their caller
 )
 
 // Limits that both sides hold. What is over them is refused, never cut.
@@ -26,7 +28,8 @@ const (
 	ChunkSize   = 32 << 10  // of stdin, stdout and stderr in one message
 	InlineShell = 100 << 10 // longest script that travels in ExecStart
 	MaxScript   = 16 << 20
-	MaxList     = 1000 // entries in one ListResponse
+	MaxList     = 1000 // entries in one ListResponse or ProcessesResponse
+	MaxCommand  = 256  // bytes of a command's line in a Process
 	MaxHeader   = 64 << 10
 	MaxPath     = 4096
 )

@@ -20,12 +20,17 @@ import (
 
 // command makes the agent's request of a user's.
 func command(req api.ExecRequest) *proto.ExecStart {
-	var b [8]byte
+	var b [6]byte
 	_, _ = rand.Read(b[:]) // never fails
-	return &proto.ExecStart{
+	start := &proto.ExecStart{
 		Argv: req.Argv, Script: req.Script, Login: req.Login, Env: req.Env, Cwd: req.Cwd, User: req.User, Stdin: req.Stdin,
 		TimeoutMs: req.TimeoutMs, OnDisconnectKill: req.OnDisconnect != api.DisconnectKeep, ExecId: hex.EncodeToString(b[:]),
+		Shell: req.Shell, Main: req.Main,
 	}
+	if t := req.TTY; t != nil {
+		start.Terminal = &proto.Terminal{Rows: uint32(t.Rows), Cols: uint32(t.Cols), Term: t.Term}
+	}
+	return start
 }
 
 // result makes the user's answer of an agent's. The agent is not trusted.
@@ -77,7 +82,7 @@ func (r *Relay) exec(ctx context.Context, req api.ExecRequest, streams rpc.ExecI
 
 // lost says of an error on the link what became of the VM, where that is the reason.
 func (r *Relay) lost(err error) error {
-	if !errdefs.Is(err, errdefs.Unavailable) {
+	if err == nil || !errdefs.Is(err, errdefs.Unavailable) {
 		return err
 	}
 	reason, ended := r.opts.Ended()
@@ -120,44 +125,54 @@ func (r *Relay) start(ctx context.Context, req api.ExecRequest) (api.ProcessInfo
 	if err != nil {
 		return api.ProcessInfo{}, err
 	}
-	req.Stdin, req.OnDisconnect = false, api.DisconnectKeep
+	req.OnDisconnect = api.DisconnectKeep
 	cmd := command(req)
-	started := make(chan int, 1)
-	to := client.Streams{Started: func(pid int) { started <- pid }}
+	cmd.Detach = true
+	info := api.ProcessInfo{ExecID: cmd.GetExecId()}
 	if req.Main {
-		log, err := r.opts.Output()
-		if err != nil {
-			return api.ProcessInfo{}, err
-		}
-		to.Stdout, to.Stderr = log, log
+		info.PID, err = r.startMain(ctx, guest, cmd)
+		return info, err
 	}
+	pid, failed, err := guest.Start(ctx, cmd)
+	if err == nil && failed != nil {
+		err = notStarted(failed)
+	}
+	info.PID = pid
+	return info, r.lost(err)
+}
+
+// startMain starts the VM's main command, whose output goes to the VM's log, and whose end is written down.
+func (r *Relay) startMain(ctx context.Context, guest *client.Client, cmd *proto.ExecStart) (pid int, err error) {
+	log, err := r.opts.Output()
+	if err != nil {
+		return 0, err
+	}
+	started := make(chan int, 1)
+	to := client.Streams{Started: func(pid int) { started <- pid }, Stdout: log, Stderr: log}
 	done := make(chan error, 1)
 	go func() {
 		exit, err := guest.Exec(context.WithoutCancel(ctx), cmd, to)
 		if err == nil {
 			err = notStarted(exit)
 		}
-		if req.Main {
-			r.noteEnd(exit, err)
-		}
+		r.noteEnd(exit, err)
 		done <- err
 	}()
-	info := api.ProcessInfo{ExecID: cmd.GetExecId()}
 	select {
-	case info.PID = <-started:
-		return info, nil
+	case pid = <-started:
+		return pid, nil
 	case err := <-done:
 		select {
-		case info.PID = <-started: // it was quick
-			return info, nil
+		case pid = <-started: // it was quick
+			return pid, nil
 		default:
 		}
 		if err == nil {
 			err = errdefs.Internal.Errorf("the guest did not say that the command was started")
 		}
-		return api.ProcessInfo{}, err
+		return 0, err
 	case <-ctx.Done():
-		return api.ProcessInfo{}, context.Cause(ctx)
+		return 0, context.Cause(ctx)
 	}
 }
 
@@ -187,16 +202,4 @@ func (r *Relay) noteEnd(exit *proto.ExecExit, err error) {
 		}
 	}
 	r.opts.MainEnded(e)
-}
-
-// signal passes a signal on. A command that has ended needs none.
-func (r *Relay) signal(ctx context.Context, req rpc.SignalRequest) (rpc.Nothing, error) {
-	if req.Signal < 1 || req.Signal > 64 {
-		return rpc.Nothing{}, errdefs.Invalid.Errorf("there is no signal %d", req.Signal)
-	}
-	guest, err := r.agent(ctx)
-	if err != nil {
-		return rpc.Nothing{}, err
-	}
-	return rpc.Nothing{}, guest.Signal(ctx, req.ExecID, syscall.Signal(req.Signal), req.Group)
 }

@@ -18,11 +18,16 @@ func (c *Client) tell(ctx context.Context, route string, req any) error {
 	return err
 }
 
-// StartDetached starts a command that outlives this client and returns once it runs; it has no stdin. With req.Main its
-// output goes to the VM's output log.
+// StartDetached starts a command that outlives this client and returns once it runs; with req.Stdin or a terminal, Attach
+// writes to it. With req.Main its output goes to the VM's output log.
 func (c *Client) StartDetached(ctx context.Context, req api.ExecRequest) (api.ProcessInfo, error) {
 	if err := req.Validate(); err != nil {
 		return api.ProcessInfo{}, err
+	}
+	if req.TTY != nil || req.Shell || req.Stdin {
+		if err := c.knowsProcesses(); err != nil {
+			return api.ProcessInfo{}, err
+		}
 	}
 	b, err := startFrame(req)
 	if err != nil {

@@ -8,6 +8,8 @@
 //	request:  4 bytes of length, an api.ExecRequest as JSON, then the command's stdin until the end of the body
 //	response: frames of 1 byte kind, 4 bytes length, payload; the last one tells how the command ended
 //
+// Attach has the same form: the request begins with an api.AttachRequest, the response with an api.Process.
+//
 // Failures are a JSON errdefs problem with its class's status; after a body has begun, the stream is broken off instead.
 //
 // Layer: between lifecycle and supervisor. It may import api, errdefs, internal/sys.

@@ -24,6 +24,8 @@ type ExecIO struct {
 	Started func(api.ProcessInfo)
 	// Signals are sent to the command; may be nil.
 	Signals <-chan os.Signal
+	// Sizes are those of its terminal from now on; may be nil.
+	Sizes <-chan api.TerminalSize
 }
 
 // Exec runs a command and returns how it ended. Cancelling ctx drops the command (it is killed when its OnDisconnect says
@@ -32,29 +34,49 @@ func (c *Client) Exec(ctx context.Context, req api.ExecRequest, streams ExecIO) 
 	if err := req.Validate(); err != nil {
 		return api.ExecResult{}, err
 	}
+	if req.TTY != nil || req.Shell {
+		if err := c.knowsProcesses(); err != nil {
+			return api.ExecResult{}, err
+		}
+	}
+	var res api.ExecResult
+	in := streams.Stdin
+	if !req.Stdin {
+		in = nil
+	}
+	err := c.duplex(ctx, RouteExec, req, in, func(ctx context.Context, r io.Reader) (err error) {
+		res, err = c.receive(ctx, r, streams)
+		return err
+	})
+	return res, err
+}
+
+// duplex sends a request and what is read from in, if that is not nil, and has the answer read meanwhile.
+func (c *Client) duplex(ctx context.Context, route string, req any, in io.Reader, receive func(context.Context, io.Reader) error) error {
 	start, err := startFrame(req)
 	if err != nil {
-		return api.ExecResult{}, errdefs.Internal.Errorf("run a command: %w", err)
+		return errdefs.Internal.Errorf("ask the supervisor: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // drops the stream on every way out
 	var body io.Reader = bytes.NewReader(start)
 	var stdin *source
-	if req.Stdin && streams.Stdin != nil {
-		stdin = newSource(streams.Stdin)
+	if in != nil {
+		stdin = newSource(in)
 		defer func() { _ = stdin.Close() }()
+		// The transport does not look at ctx while it waits for the body.
+		defer context.AfterFunc(ctx, func() { _ = stdin.Close() })()
 		body = struct {
 			io.Reader
 			io.Closer
 		}{io.MultiReader(body, stdin), stdin}
 	}
-	answer, err := c.do(ctx, http.MethodPost, RouteExec, body)
+	answer, err := c.do(ctx, http.MethodPost, route, body)
 	if err != nil {
-		return api.ExecResult{}, inputError(stdin, err)
+		return inputError(stdin, err)
 	}
 	defer func() { _ = answer.Close() }()
-	res, err := c.receive(ctx, bufio.NewReaderSize(answer, chunkSize), streams)
-	return res, inputError(stdin, err)
+	return inputError(stdin, receive(ctx, bufio.NewReaderSize(answer, chunkSize)))
 }
 
 // inputError puts the blame on the caller's reader where it belongs.
@@ -112,25 +134,36 @@ func (c *Client) started(ctx context.Context, p []byte, streams ExecIO) error {
 	if streams.Started != nil {
 		streams.Started(info)
 	}
-	if streams.Signals == nil {
-		return nil
+	c.pass(ctx, info.ExecID, streams)
+	return nil
+}
+
+// pass sends signals and sizes on as long as ctx lasts. What comes too late has nobody to hear it.
+func (c *Client) pass(ctx context.Context, execID string, streams ExecIO) {
+	if streams.Signals == nil && streams.Sizes == nil {
+		return
 	}
+	signals, sizes := streams.Signals, streams.Sizes
 	go func() {
 		for {
 			select {
 			case <-ctx.Done():
 				return
-			case sig, open := <-streams.Signals:
+			case sig, open := <-signals:
 				if !open {
-					return
+					signals = nil
+				} else if n, ok := sig.(syscall.Signal); ok {
+					_ = c.Signal(ctx, execID, int(n), false)
 				}
-				if n, ok := sig.(syscall.Signal); ok {
-					_ = c.Signal(ctx, info.ExecID, int(n), false) // one that came too late has nobody to hear it
+			case size, open := <-sizes:
+				if !open {
+					sizes = nil
+				} else {
+					_ = c.Resize(ctx, execID, size)
 				}
 			}
 		}
 	}()
-	return nil
 }
 
 func deliver(w io.Writer, p []byte) error {

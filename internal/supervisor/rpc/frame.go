@@ -14,6 +14,8 @@ const (
 	frameStderr  = 'e'
 	frameExit    = 'x' // api.ExecResult; the last frame
 	frameProblem = 'p' // errdefs.Problem; the last frame
+	frameBegin   = 'b' // api.Process; the first frame of an attachment, whose last is api.AttachResult
+	frameGap     = 'g' // a number: so many bytes of output are gone
 )
 
 const frameHeader = 5

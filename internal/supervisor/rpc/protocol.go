@@ -11,7 +11,9 @@ import (
 // The protocols of the control socket that this build speaks.
 const (
 	ProtocolMin = 1
-	ProtocolMax = 1
+	ProtocolMax = 2
+
+	protocolProcesses = 2 // the first with terminals, and with commands that others attach to
 )
 
 const (
@@ -79,6 +81,23 @@ type SignalRequest struct {
 	Group  bool   `json:"group,omitempty"` // everything that it started
 }
 
+// ProcessRequest names a command. One is for listings: only that one.
+type ProcessRequest struct {
+	Process string `json:"process"`
+	One     bool   `json:"one,omitempty"`
+}
+
+// ResizeRequest tells a command's terminal its size.
+type ResizeRequest struct {
+	Process string `json:"process"`
+	api.TerminalSize
+}
+
+// ProcessesResponse is a listing of commands.
+type ProcessesResponse struct {
+	Processes []api.Process `json:"processes"`
+}
+
 // PathRequest is what calls about files carry; each uses what it needs.
 type PathRequest struct {
 	Path      string `json:"path"`
@@ -107,6 +126,11 @@ const (
 	RouteExec    = "/v1/exec"
 	RouteStart   = "/v1/start"
 	RouteSignal  = "/v1/signal"
+	RouteAttach  = "/v1/attach"
+	RouteProcs   = "/v1/processes"
+	RouteWait    = "/v1/wait"
+	RouteKeep    = "/v1/keep"
+	RouteResize  = "/v1/resize"
 	RoutePing    = "/v1/ping"
 	RouteSync    = "/v1/sync"
 	RouteMetrics = "/v1/metrics"

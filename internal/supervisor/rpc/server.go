@@ -24,7 +24,11 @@ type Server struct {
 	mux  *http.ServeMux
 	http *http.Server
 	log  *slog.Logger
+	call func(route string) (done func())
 }
+
+// OnCall has f called with the route of each call, after Hello, and what it returns at the call's end. It is for before Serve.
+func (s *Server) OnCall(f func(route string) (done func())) { s.call = f }
 
 // NewServer returns a server that says hello. The end of ctx ends what its handlers do.
 func NewServer(ctx context.Context, hello Hello, log *slog.Logger) *Server {
@@ -94,6 +98,9 @@ func (s *Server) route(pattern string, h func(http.ResponseWriter, *http.Request
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		err := checkProtocols(r)
 		if err == nil {
+			if s.call != nil {
+				defer s.call(r.URL.Path)()
+			}
 			err = h(w, r)
 		}
 		if err != nil {

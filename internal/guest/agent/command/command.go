@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/smolvm/smolvm/internal/guest/agent/output"
 )
 
 // Sink takes a command's output. A call that fails is the last one of its kind: what comes later is dropped.
@@ -39,11 +41,20 @@ type Command struct {
 	outputs sync.WaitGroup
 	timeout atomic.Bool
 
+	slave *os.File // the command's end of its terminal, held open until it has ended; nil without one
+
+	info Info // what does not change
+	up   bool // it was started; guarded by r.mu
+	log  *output.Log
+	keep atomic.Bool // it outlives the call that started it
+
 	endMu sync.Mutex
 	ended bool // its process was waited for: its pid may be another's
 
-	done   chan struct{}
-	result Result
+	exited  chan struct{} // closed when its process has ended
+	done    chan struct{}
+	result  Result
+	endedAt time.Time
 }
 
 // PID is the process's id.
@@ -55,23 +66,36 @@ func (c *Command) Done() <-chan struct{} { return c.done }
 // Result returns how it ended. Done is closed.
 func (c *Command) Result() Result { return c.result }
 
+// streams opens both ends of the standard streams. Those of a terminal are one file.
+func streams(s Spec, u user) (ours, theirs [3]*os.File, err error) {
+	if s.Terminal != nil {
+		our, their, err := s.Terminal.open(u)
+		return [3]*os.File{our}, [3]*os.File{their, their, their}, err
+	}
+	for i := range ours {
+		if ours[i], theirs[i], err = stream(i, s.Stdin); err != nil {
+			closeAll(ours[:])
+			closeAll(theirs[:])
+			return ours, theirs, err
+		}
+	}
+	return ours, theirs, nil
+}
+
 // start forks and begins to watch.
 func (c *Command) start(p *process, s Spec) (err error) {
-	var theirs []*os.File
-	var ours [3]*os.File
+	ours, theirs, err := streams(s, p.user)
+	if err != nil {
+		return cannot("streams: %w", err)
+	}
 	defer func() {
-		closeAll(theirs)
 		if err != nil {
 			closeAll(ours[:])
 		}
-	}()
-	for i := range ours {
-		var their *os.File
-		if ours[i], their, err = stream(i, s.Stdin); err != nil {
-			return cannot("streams: %w", err)
+		if err != nil || s.Terminal == nil {
+			closeAll(theirs[:])
 		}
-		theirs = append(theirs, their)
-	}
+	}()
 	var group *os.File
 	if c.r.cg != nil {
 		if group, err = c.r.cg.take(); err != nil {
@@ -91,11 +115,28 @@ func (c *Command) start(p *process, s Spec) (err error) {
 		return err
 	}
 	c.stdin = ours[0]
+	if s.Terminal != nil {
+		c.slave = theirs[0]
+		c.outputs.Add(1)
+		go c.pumpTerminal(ours[0], c.deliver(output.Stdout, c.sink.Stdout))
+		go c.watch(ours[:1], s.Timeout, reaped)
+		return nil
+	}
 	c.outputs.Add(2)
-	go c.pump(ours[1], c.sink.Stdout)
-	go c.pump(ours[2], c.sink.Stderr)
+	go c.pump(ours[1], c.deliver(output.Stdout, c.sink.Stdout))
+	go c.pump(ours[2], c.deliver(output.Stderr, c.sink.Stderr))
 	go c.watch(ours[1:], s.Timeout, reaped)
 	return nil
+}
+
+// deliver keeps output and passes it to the caller, who is gone once that fails.
+func (c *Command) deliver(s output.Stream, sink func([]byte) error) func([]byte) {
+	return func(p []byte) {
+		c.log.Write(s, p)
+		if sink != nil && sink(p) != nil {
+			sink = nil
+		}
+	}
 }
 
 func closeAll(files []*os.File) {
@@ -133,6 +174,7 @@ func (c *Command) watch(outputs []*os.File, timeout time.Duration, reaped func()
 	c.endMu.Lock()
 	c.ended = true
 	c.endMu.Unlock()
+	close(c.exited)
 	reaped()
 	if timer != nil && !timer.Stop() && c.timeout.Load() {
 		c.result.TimedOut = true
@@ -149,10 +191,10 @@ func (c *Command) watch(outputs []*os.File, timeout time.Duration, reaped func()
 		_ = f.SetReadDeadline(time.Unix(1, 0)) // see pump
 	}
 	c.outputs.Wait()
-	if c.stdin != nil {
-		_ = c.stdin.Close()
-	}
-	c.r.forget(c)
+	closeAll([]*os.File{c.stdin, c.slave})
+	c.log.End()
+	c.endedAt = time.Now()
+	c.r.retire(c)
 	close(c.done)
 	if c.group != "" {
 		c.r.cg.release(c.group)
@@ -170,13 +212,15 @@ func exitOf(state *os.ProcessState) (int, syscall.Signal) {
 
 const chunk = 32 << 10
 
+func noDeadline() time.Time { return time.Time{} }
+
 // pump delivers what comes out of f. When the process has ended (a deadline in the past tells), it delivers what is in the
 // pipe by then and lets go of the command; what background processes print later is read and dropped.
-func (c *Command) pump(f *os.File, deliver func([]byte) error) {
+func (c *Command) pump(f *os.File, deliver func([]byte)) {
 	buf := make([]byte, chunk)
 	err := copyOut(f, deliver, buf, -1)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		_ = f.SetReadDeadline(time.Time{})
+		_ = f.SetReadDeadline(noDeadline())
 		left, ierr := pending(f)
 		if ierr == nil && left > 0 {
 			err = copyOut(f, deliver, buf, left)
@@ -191,8 +235,8 @@ func (c *Command) pump(f *os.File, deliver func([]byte) error) {
 	_ = f.Close()
 }
 
-// copyOut reads until an error or, unless it is negative, limit bytes. When delivering fails it goes on reading.
-func copyOut(f *os.File, deliver func([]byte) error, buf []byte, limit int) error {
+// copyOut reads until an error or, unless it is negative, limit bytes.
+func copyOut(f *os.File, deliver func([]byte), buf []byte, limit int) error {
 	var total int
 	for limit < 0 || total < limit {
 		b := buf
@@ -201,8 +245,8 @@ func copyOut(f *os.File, deliver func([]byte) error, buf []byte, limit int) erro
 		}
 		n, err := f.Read(b)
 		total += n
-		if n > 0 && deliver != nil && deliver(b[:n]) != nil {
-			deliver = nil
+		if n > 0 {
+			deliver(b[:n])
 		}
 		if err != nil {
 			return err
@@ -228,9 +272,9 @@ func (c *Command) WriteStdin(p []byte) {
 	}
 }
 
-// CloseStdin ends the command's input.
+// CloseStdin ends the command's input; that of a terminal goes on.
 func (c *Command) CloseStdin() {
-	if c.stdin != nil {
+	if c.stdin != nil && c.slave == nil {
 		_ = c.stdin.Close()
 	}
 }
@@ -255,6 +299,9 @@ func (c *Command) Signal(sig syscall.Signal, all bool) error {
 		}
 		return nil
 	case all || fromTerminal(sig):
+		if group := c.foreground(); group > 1 && !all {
+			pid = group
+		}
 		return syscall.Kill(-pid, sig)
 	}
 	return syscall.Kill(pid, sig)

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/smolvm/smolvm/internal/guest/agent/output"
 )
 
 // Runner starts commands and knows those that run.
@@ -18,15 +20,21 @@ type Runner struct {
 	oom  *os.File // our own oom_score_adj, nil when it is not ours to set
 	cg   *cgroups // nil: commands are killed by their process group
 
+	outputs *output.Keeper
+
 	mu       sync.Mutex
 	defaults Defaults
 	live     map[string]*Command
+	past     []*Command // those that ended, the oldest first, bounded by retire
+	number   uint64     // of commands so far
 	closed   bool
 }
 
 // New returns a runner without control groups, for a process that is not the system's first.
 func New() *Runner {
-	return &Runner{acc: systemAccounts(), kids: newChildren(), live: map[string]*Command{}}
+	return &Runner{
+		acc: systemAccounts(), kids: newChildren(), live: map[string]*Command{}, outputs: output.NewKeeper(keptEach, keptAll),
+	}
 }
 
 // NewInit returns the runner of process 1, which takes away orphans. cgroup is where cgroup2 is mounted.
@@ -71,13 +79,6 @@ func (r *Runner) Thaw() error {
 	return r.cg.freeze(false)
 }
 
-// Find returns the running command with that id, or nil.
-func (r *Runner) Find(id string) *Command {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.live[id]
-}
-
 // reserve keeps the id for c.
 func (r *Runner) reserve(c *Command) (Defaults, error) {
 	r.mu.Lock()
@@ -85,17 +86,21 @@ func (r *Runner) reserve(c *Command) (Defaults, error) {
 	if r.closed {
 		return Defaults{}, cannot("the machine is shutting down")
 	}
-	if _, taken := r.live[c.id]; taken {
-		return Defaults{}, cannot("a command with the id %q is running", c.id)
+	if r.taken(c.id) {
+		return Defaults{}, cannot("there is a command with the id %q", c.id)
 	}
+	r.number++
+	c.info.Number = r.number
 	r.live[c.id] = c
 	return r.defaults, nil
 }
 
+// forget drops a command that was not started.
 func (r *Runner) forget(c *Command) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.live, c.id)
+	c.log.Drop()
 }
 
 // Shutdown ends all commands: a word of warning, grace, then the end. None is started any more.
@@ -151,7 +156,7 @@ func (r *Runner) allPids() []int {
 // fork starts the process in its group. The agent is exempt from the kernel's out-of-memory killer and what it starts must
 // not be: a process inherits the value at the fork, so ours is that of a child for as long.
 func (r *Runner) fork(p *process, files []*os.File, group *os.File) (*os.Process, func(), error) {
-	sys := &syscall.SysProcAttr{Setsid: true}
+	sys := &syscall.SysProcAttr{Setsid: true, Setctty: p.terminal} // that of descriptor 0
 	if os.Geteuid() == 0 {
 		sys.Credential = &syscall.Credential{Uid: p.user.uid, Gid: p.user.gid, Groups: p.user.groups}
 	} else if int(p.user.uid) != os.Geteuid() {
@@ -177,7 +182,13 @@ func (r *Runner) fork(p *process, files []*os.File, group *os.File) (*os.Process
 
 // Start starts a command whose output goes to sink. A *StartError says what is wrong with the command.
 func (r *Runner) Start(s Spec, sink Sink) (_ *Command, err error) {
-	c := &Command{r: r, id: s.ID, sink: sink, done: make(chan struct{}), started: time.Now()}
+	c := &Command{
+		r: r, id: s.ID, sink: sink, done: make(chan struct{}), exited: make(chan struct{}), started: time.Now(), log: r.outputs.Open(),
+	}
+	c.info = Info{
+		ID: s.ID, Line: s.line(), Terminal: s.Terminal != nil, Stdin: s.Stdin || s.Terminal != nil, Detached: s.Detach, Main: s.Main,
+		Started: c.started,
+	}
 	d, err := r.reserve(c)
 	if err != nil {
 		return nil, err
@@ -191,7 +202,14 @@ func (r *Runner) Start(s Spec, sink Sink) (_ *Command, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return c, c.start(p, s)
+	c.info.User = p.user.name
+	if err := c.start(p, s); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c.up = true
+	return c, nil
 }
 
 var errNotRunning = errors.New("the command has ended")

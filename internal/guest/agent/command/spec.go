@@ -13,18 +13,22 @@ import (
 	"time"
 )
 
-// Spec is a command to run: Argv, or a shell command in Script or ScriptFile.
+// Spec is a command to run: Argv, or a shell command in Script or ScriptFile, or the user's login shell.
 type Spec struct {
 	ID         string
 	Argv       []string
 	Script     string
 	ScriptFile *os.File // the shell reads it; for scripts too long for an argument
-	Login      bool     // a login shell
+	Login      bool     // a login shell runs it
+	Shell      bool     // the user's own login shell
 	Env        map[string]string
 	Dir        string
 	User       string
 	Stdin      bool // false: /dev/null
 	Timeout    time.Duration
+	Terminal   *Terminal // nil: pipes
+	Detach     bool      // its input stays open for those who attach later
+	Main       bool      // the command that the machine was made for
 }
 
 // Defaults are what all commands share: under what the Spec says.
@@ -64,6 +68,8 @@ type process struct {
 	dir   string
 	user  user
 	extra []*os.File
+
+	terminal bool // its standard streams are one that it is to control
 }
 
 // prepare resolves everything that can be before the fork.
@@ -76,8 +82,11 @@ func prepare(s Spec, d Defaults, acc accounts) (*process, error) {
 	if err != nil {
 		return nil, cannot("%w", err)
 	}
-	p := &process{user: u}
+	p := &process{user: u, terminal: s.Terminal != nil}
 	env := environment(u, d.Env, s.Env)
+	if _, set := env["TERM"]; !set && s.Terminal != nil {
+		env["TERM"] = s.Terminal.term()
+	}
 	for _, k := range slices.Sorted(maps.Keys(env)) {
 		if k == "" || strings.ContainsAny(k, "=\x00") || strings.Contains(env[k], "\x00") {
 			return nil, cannot("environment variable %q is not valid", k)
@@ -87,6 +96,10 @@ func prepare(s Spec, d Defaults, acc accounts) (*process, error) {
 	if p.dir, err = directory(s.Dir, d.Dir, u.home); err != nil {
 		return nil, err
 	}
+	if s.Shell {
+		p.path, p.argv = loginShell(u.shell)
+		return p, nil
+	}
 	p.argv = s.argv()
 	if s.ScriptFile != nil {
 		p.extra = []*os.File{s.ScriptFile}
@@ -94,6 +107,34 @@ func prepare(s Spec, d Defaults, acc accounts) (*process, error) {
 	p.path, err = lookPath(p.argv[0], p.dir, env["PATH"])
 	return p, err
 }
+
+// loginShell is how login(1) calls a shell: with a dash before its name.
+func loginShell(shell string) (path string, argv []string) {
+	if _, err := os.Stat(shell); err != nil {
+		shell = "/bin/sh"
+	}
+	return shell, []string{"-" + filepath.Base(shell)}
+}
+
+// line tells of the command in a few words.
+func (s Spec) line() string {
+	text := strings.Join(s.Argv, " ")
+	switch {
+	case s.Shell:
+		text = "(login shell)"
+	case s.ScriptFile != nil:
+		text = "(a long script)"
+	case s.Script != "":
+		text = s.Script
+	}
+	if len(text) > maxLine {
+		text = text[:maxLine-len("…")] + "…"
+	}
+	return strings.ToValidUTF8(text, "")
+}
+
+// maxLine bounds a command's line.
+const maxLine = 256
 
 // scriptFD is where a child finds ScriptFile: after the three standard streams.
 const scriptFD = "/proc/self/fd/3"

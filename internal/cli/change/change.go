@@ -1,0 +1,116 @@
+// Package change holds the commands that change what a VM is: rename, update.
+//
+// Layer: part of the front cli. It may import api, errdefs, and the parts of cli below it.
+package change
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/cli/show"
+	"github.com/smolvm/smolvm/internal/cli/value"
+)
+
+// VMs changes VMs.
+type VMs interface {
+	Rename(ctx context.Context, id, to string) error
+	Update(ctx context.Context, id string, limits api.Limits) (api.Sandbox, error)
+}
+
+// Env is what the commands need of the program.
+type Env struct {
+	VMs func() (VMs, error)
+	// IDs completes ids of VMs, all or those that run, for up to limit arguments.
+	IDs func(all bool, limit int) cobra.CompletionFunc
+	// Args wants between low and high arguments.
+	Args func(low, high int) cobra.PositionalArgs
+}
+
+// Commands returns the commands.
+func (e Env) Commands() []*cobra.Command { return []*cobra.Command{e.rename(), e.update()} }
+
+func (e Env) rename() *cobra.Command {
+	return &cobra.Command{
+		Use:               "rename ID NEW-ID",
+		Short:             "Give a VM that does not run another name",
+		Long:              "Rename gives a VM another id, and from its next start on the host name that goes with it. One that runs is refused.",
+		Example:           "  smolvm rename web web-old",
+		GroupID:           "vm",
+		Args:              e.Args(2, 2),
+		ValidArgsFunction: e.IDs(true, 1),
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			for _, id := range ids {
+				if err := api.ValidateID(id); err != nil {
+					return err
+				}
+			}
+			vms, err := e.VMs()
+			if err != nil {
+				return err
+			}
+			if err := vms.Rename(cmd.Context(), ids[0], ids[1]); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), ids[1])
+			return err
+		},
+	}
+}
+
+func (e Env) update() *cobra.Command {
+	var limits api.Limits
+	var memory, disk value.Size
+	var json bool
+	cmd := &cobra.Command{
+		Use:   "update [flags] ID...",
+		Short: "Change VMs' limits, from their next start on",
+		Long: `Update changes what VMs get when they start next. What is not given stays. A disk only grows; the guest then grows the
+file system on it.`,
+		Example:           "  smolvm update --memory 4g --cpus 2 web\n  smolvm update --disk 20g web",
+		GroupID:           "vm",
+		Args:              e.Args(1, -1),
+		ValidArgsFunction: e.IDs(true, -1),
+	}
+	f := cmd.Flags()
+	f.IntVar(&limits.CPUs, "cpus", 0, "`N` processors")
+	f.Var(&memory, "memory", "memory")
+	f.Var(&disk, "disk", "size of the writable disk")
+	f.BoolVar(&json, "json", false, "print the VMs as JSON, one object after the other, instead of their ids")
+	cmd.RunE = func(cmd *cobra.Command, ids []string) error {
+		limits.MemoryMiB, limits.DiskMiB = int(memory), int(disk)
+		if limits == (api.Limits{}) {
+			return errdefs.Invalid.Errorf("update: there is nothing to change").WithRemedy("smolvm update --help")
+		}
+		for _, id := range ids {
+			if err := api.ValidateID(id); err != nil {
+				return err
+			}
+		}
+		vms, err := e.VMs()
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			vm, err := vms.Update(cmd.Context(), id, limits)
+			switch {
+			case err != nil:
+			case json:
+				err = show.JSON(cmd.OutOrStdout(), vm)
+			default:
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), id)
+				if vm.State.Live() {
+					_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "smolvm: %s is %s; this is for its next start\n", id, vm.State)
+				}
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return cmd
+}

@@ -1,0 +1,63 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/sys/lock"
+)
+
+// LockConfig makes the caller the only one who changes the configuration of the VM id, which may run meanwhile: it reads
+// that when it starts.
+func (s *Store) LockConfig(ctx context.Context, id string) (*lock.Lock, error) {
+	if err := s.prepare(); err != nil {
+		return nil, err
+	}
+	l, err := lock.Exclusive(ctx, filepath.Join(s.locksDir(), "config-"+id))
+	if err != nil {
+		return nil, hostError("lock the configuration of the VM "+id, err)
+	}
+	return l, nil
+}
+
+// SaveConfig writes the configuration of the VM id. The caller holds LockConfig.
+func (s *Store) SaveConfig(id string, c Config) error {
+	c.Schema = schema
+	return write(s.Path(id, configFile), c)
+}
+
+// Rename gives the VM from the id to. The caller holds the locks of both, and from's LockConfig; from does not run. A crash
+// in the middle leaves it with its old id.
+func (s *Store) Rename(from, to string) error {
+	rec, err := s.Read(from)
+	if err != nil {
+		return err
+	}
+	next := rec.Config
+	next.Config.ID, next.Was = to, from
+	if err := s.SaveConfig(from, next); err != nil {
+		return err
+	}
+	err = unix.Renameat2(unix.AT_FDCWD, s.Dir(from), unix.AT_FDCWD, s.Dir(to), unix.RENAME_NOREPLACE)
+	if errors.Is(err, fs.ErrExist) {
+		err = errdefs.AlreadyExists.Errorf("there is already a VM %q", to).WithRemedy("smolvm ls -a")
+	}
+	if err != nil {
+		return errors.Join(hostError("rename the VM "+from, err), s.SaveConfig(from, rec.Config))
+	}
+	return nil
+}
+
+// DiskUsed is the space that the disk of the VM id takes on the host, in bytes.
+func (s *Store) DiskUsed(id string) uint64 {
+	var st unix.Stat_t
+	if unix.Stat(s.Path(id, DiskFile), &st) != nil {
+		return 0
+	}
+	return uint64(st.Blocks) * 512
+}
