@@ -32,6 +32,8 @@ type Defaults struct {
 	Env  map[string]string
 	Dir  string
 	User string
+
+	base map[string]string // of the system's, under Env
 }
 
 const (
@@ -77,7 +79,7 @@ func prepare(s Spec, d Defaults, acc accounts) (*process, error) {
 		return nil, cannot("%w", err)
 	}
 	p := &process{user: u}
-	env := environment(u, d.Env, s.Env)
+	env := environment(u, d.base, d.Env, s.Env)
 	for _, k := range slices.Sorted(maps.Keys(env)) {
 		if k == "" || strings.ContainsAny(k, "=\x00") || strings.Contains(env[k], "\x00") {
 			return nil, cannot("environment variable %q is not valid", k)
@@ -115,8 +117,8 @@ func (s Spec) argv() []string {
 	return append(shell, "-c", s.Script)
 }
 
-// environment is what u's command sees: the defaults, over them vm, over them own.
-func environment(u user, vm, own map[string]string) map[string]string {
+// environment is what u's command sees: the defaults and base, over them vm, over them own.
+func environment(u user, base, vm, own map[string]string) map[string]string {
 	env := map[string]string{
 		"HOME":                      u.home,
 		"USER":                      u.name,
@@ -127,6 +129,7 @@ func environment(u user, vm, own map[string]string) map[string]string {
 		"PIP_BREAK_SYSTEM_PACKAGES": "1",
 		"DEBIAN_FRONTEND":           "noninteractive",
 	}
+	maps.Copy(env, base)
 	maps.Copy(env, vm)
 	maps.Copy(env, own)
 	return env
