@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"runtime"
 
 	"github.com/smolvm/smolvm/api"
@@ -9,6 +10,7 @@ import (
 	"github.com/smolvm/smolvm/internal/doctor"
 	"github.com/smolvm/smolvm/internal/image"
 	"github.com/smolvm/smolvm/internal/lifecycle"
+	"github.com/smolvm/smolvm/internal/sys/cacert"
 	"github.com/smolvm/smolvm/internal/wire"
 )
 
@@ -47,7 +49,7 @@ func manager(o cli.OpenOptions, images *image.Store) (*lifecycle.Manager, error)
 		}
 	}
 	return lifecycle.New(lifecycle.Options{
-		Home: o.Home, Engines: wire.Engines(o.Log), Images: images, Agent: agent, Version: programVersion(), Log: o.Log,
+		Home: o.Home, Engines: wire.Engines(o.Log), Images: images, Agent: agent, Version: programVersion(), Roots: cacert.Host(os.Getenv), Log: o.Log,
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/smolvm/smolvm/internal/image"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
+	"github.com/smolvm/smolvm/internal/sys/cacert"
 )
 
 // Guest is the way into a running VM: commands, files, metrics. It is safe for concurrent use.
@@ -29,6 +30,7 @@ type Options struct {
 	Images  *image.Store
 	Agent   []byte // the guest agent's program
 	Version api.Version
+	Roots   cacert.Sources // where the host's own certificate authorities are, for the guests
 	Log     *slog.Logger
 }
 
