@@ -96,7 +96,7 @@ func (s *System) Configure(c *proto.ConfigureRequest) (diskBytes int64, r *comma
 		return 0, nil, err
 	}
 	s.runner.SetBase(trustEnv("/", c.GetCaCertificates()))
-	s.trustNSS()
+	s.startBackground()
 	s.conf = c
 	return s.diskBytes(), s.runner, nil
 }

@@ -10,9 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
-	"github.com/smolvm/smolvm/internal/guest/agent/command"
 	"github.com/smolvm/smolvm/internal/sys/cacert"
 )
 
@@ -196,23 +194,3 @@ for db in "$HOME/.pki/nssdb" /etc/pki/nssdb; do
 		certutil -L -d "sql:$db" -n "$name" >/dev/null 2>&1 || certutil -A -d "sql:$db" -t C,, -n "$name" -i "$file"
 	done
 done`
-
-// trustNSS runs it where the tool for it is. Nobody waits for it.
-func (s *System) trustNSS() {
-	if _, err := os.Stat("/usr/bin/certutil"); err != nil {
-		return
-	}
-	_, err := s.runner.Start(command.Spec{ID: trustPrefix + "nss", Script: nssScript, User: "root", Timeout: time.Minute}, nobody{})
-	if err != nil {
-		s.log.Warn("the host's certificates in NSS", "err", err)
-	}
-}
-
-// nobody reads what a command prints.
-type nobody struct{}
-
-// Stdout implements command.Sink.
-func (nobody) Stdout([]byte) error { return nil }
-
-// Stderr implements command.Sink.
-func (nobody) Stderr([]byte) error { return nil }
