@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -21,6 +20,7 @@ import (
 	"github.com/smolvm/smolvm/internal/cli/interrupt"
 	"github.com/smolvm/smolvm/internal/cli/network"
 	"github.com/smolvm/smolvm/internal/cli/show"
+	"github.com/smolvm/smolvm/internal/cli/ssh"
 )
 
 // Exit codes that a guest's command may have too, as shells and env(1) use them.
@@ -112,6 +112,7 @@ it afterwards; "smolvm create" and "smolvm start" make one that stays.`,
 	root.SetCompletionCommandGroupID("more")
 	root.AddCommand(a.runCommand(), a.execCommand(), a.cpCommand(), a.logsCommand())
 	root.AddCommand(a.createCommand(), a.startCommand(), a.stopCommand(), a.pauseCommand(), a.unpauseCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand(), network.Command(a.netFront()))
+	root.AddCommand(ssh.Commands(a.sshFront())...)
 	root.AddCommand(a.imageCommand(), a.doctorCommand(), a.versionCommand())
 	if a.Bench != nil {
 		root.AddCommand(a.benchCommand())
@@ -174,6 +175,23 @@ func (a *app) netFront() network.Front {
 	}}
 }
 
+func (a *app) sshFront() ssh.Front {
+	return ssh.Front{Args: args, IDs: a.completeIDs(false, 1), Stdin: a.Stdin, Stdout: a.Stdout, Connect: func(ctx context.Context, id string) (ssh.Guest, error) {
+		s, err := a.open(false)
+		if err != nil {
+			return nil, err
+		}
+		return s.VMs.Connect(ctx, id)
+	}, Open: func() (string, ssh.VMs, error) {
+		o, err := a.options(false)
+		if err != nil {
+			return "", nil, err
+		}
+		s, err := a.Open(o)
+		return o.Home, s.VMs, err
+	}}
+}
+
 // finish prints what failed and returns the exit code.
 func (a *app) finish(cmd *cobra.Command, err error) int {
 	if err == nil {
@@ -206,19 +224,6 @@ func args(low, high int) cobra.PositionalArgs {
 			return nil
 		}
 		return err.WithRemedy("%s --help", cmd.CommandPath())
-	}
-}
-
-// oneOf wants arguments that are among names.
-func oneOf(what string, names []string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		for _, arg := range args {
-			if !slices.Contains(names, arg) {
-				return errdefs.Invalid.Errorf("%s: no %s %q; there are %s", cmd.Name(), what, arg, strings.Join(names, ", ")).
-					WithRemedy("%s --help", cmd.CommandPath())
-			}
-		}
-		return nil
 	}
 }
 

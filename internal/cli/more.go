@@ -11,6 +11,7 @@ import (
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/internal/cli/interrupt"
 	"github.com/smolvm/smolvm/internal/cli/show"
+	"github.com/smolvm/smolvm/internal/cli/value"
 )
 
 func (a *app) versionCommand() *cobra.Command {
@@ -95,7 +96,7 @@ exit code is 1 when one misses its goal.
 Suites:` + list.String(),
 		Example:           "  smolvm bench exec copy\n  smolvm bench boot --runs 10 --json",
 		GroupID:           "more",
-		Args:              oneOf("suite", names),
+		Args:              value.OneOf("suite", names),
 		ValidArgsFunction: cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp),
 	}
 	cmd.Flags().IntVar(&b.Runs, "runs", 0, "`N` pairs to measure per figure (default: each suite's own)")
