@@ -23,9 +23,10 @@ import (
 
 // Limits of what is taken.
 const (
-	MaxRoots = 64       // in all
-	MaxDER   = 16 << 10 // bytes of one
-	MaxFile  = 1 << 20  // bytes of a file
+	MaxRoots = 64        // in all
+	MaxTotal = 256 << 10 // bytes of all
+	MaxDER   = 16 << 10  // bytes of one
+	MaxFile  = 1 << 20   // bytes of a file
 
 	maxEntries = 4096 // of all folders
 )
@@ -68,11 +69,15 @@ func Find(s Sources, log *slog.Logger) [][]byte {
 			log.Debug("the host's bundle of certificates is not passed on", "file", s.Bundle, "error", err)
 		}
 	}
-	if len(set.roots) > MaxRoots {
-		log.Warn("only the first of the host's certificates are passed on", "there are", len(set.roots), "passed on", MaxRoots)
-		return set.roots[:MaxRoots]
+	fit, total := 0, 0
+	for _, der := range set.roots {
+		if total += len(der); total > MaxTotal || fit == MaxRoots {
+			log.Warn("only the first of the host's certificates are passed on", "there are", len(set.roots), "passed on", fit)
+			break
+		}
+		fit++
 	}
-	return set.roots
+	return set.roots[:fit]
 }
 
 // set holds certificates, each once.

@@ -176,6 +176,20 @@ func TestFindMany(t *testing.T) {
 	if len(got) != MaxRoots || !strings.Contains(log.String(), "only the first") {
 		t.Errorf("%d of a folder; %s", len(got), log.String())
 	}
+
+	all.Reset()
+	for i := range 40 {
+		der, _ := makeCert(t, pkix.Name{CommonName: fmt.Sprint(i), Organization: []string{strings.Repeat("x", 5000)}}, true)
+		all.WriteString(PEM(der))
+	}
+	put(t, filepath.Join(dir, "large/all.crt"), all.String())
+	got, total := Find(Sources{Dirs: []string{filepath.Join(dir, "large")}}, quiet), 0
+	for _, der := range got {
+		total += len(der)
+	}
+	if total > MaxTotal || total < MaxTotal/2 {
+		t.Errorf("%d certificates with %d bytes", len(got), total)
+	}
 }
 
 // TestHash compares with OpenSSL, on names of our own and on some that this host trusts.
