@@ -75,16 +75,18 @@ func TestVMSSH(t *testing.T) {
 			t.Errorf("%q live on", got)
 		}
 	})
-	t.Run("service", func(t *testing.T) {
-		const banner = "bash -c 'exec 3<>/dev/tcp/127.0.0.1/22; read -r -t 20 line <&3; echo ${line:0:7}'"
-		if got := c.sh(t, id, banner); got != "SSH-2.0\n" {
-			t.Errorf("on the guest's port 22: %q", got)
-		}
-	})
+	service := func(t *testing.T) {
+		const banner = "exec 3<>/dev/tcp/127.0.0.1/22; read -r -t 20 line <&3; echo ${line:0:7}"
+		eventually(t, patience, "the guest's port 22 answers", func() bool {
+			return c.exec(t, id, "bash", "-c", banner).stdout == "SSH-2.0\n"
+		})
+	}
+	t.Run("service", service)
 	before := knownHosts(t, c, id)
 	c.ok(t, "stop", id)
 	c.run(t, "ssh", id, "--", "true").says(t, "smolvm start "+id)
 	c.ok(t, "start", id)
+	t.Run("service after a restart", service) // before any connection
 	t.Run("restart", func(t *testing.T) {
 		if out, err := ssh("", "ssh", host, "echo $GREETING"); err != nil || !strings.HasPrefix(out, "say") {
 			t.Errorf("%q, %v", out, err)
