@@ -49,6 +49,9 @@ type Config struct {
 	RequireAccel bool `json:"require_accel,omitempty"`
 	// BootTimeoutMs bounds the time from the VMM's start to the agent's hello; 0 = 60 s accelerated, 300 s emulated.
 	BootTimeoutMs int64 `json:"boot_timeout_ms,omitempty"`
+	// NoHostCAs keeps the certificate authorities that the host's administrator added out of the guest, which trusts them
+	// otherwise.
+	NoHostCAs bool `json:"no_host_cas,omitempty"`
 	// Network is what the VM may reach, as it was asked for at first; Sandbox.Network is what is in force.
 	Network NetworkPolicy `json:"network,omitzero"`
 	// TTLMs is how long the VM may run before it is stopped; 0 = as long as it likes. Each start begins it anew.

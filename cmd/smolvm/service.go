@@ -6,11 +6,13 @@ import (
 	"runtime"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/budget"
 	"github.com/smolvm/smolvm/internal/cli"
 	"github.com/smolvm/smolvm/internal/doctor"
 	"github.com/smolvm/smolvm/internal/image"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 	"github.com/smolvm/smolvm/internal/prune"
+	"github.com/smolvm/smolvm/internal/sys/cacert"
 	"github.com/smolvm/smolvm/internal/wire"
 )
 
@@ -48,12 +50,12 @@ func manager(o cli.OpenOptions, images *image.Store) (*lifecycle.Manager, error)
 			return nil, err
 		}
 	}
-	budget, err := lifecycle.BudgetFromEnv(os.Getenv)
+	room, err := budget.FromEnv(os.Getenv)
 	if err != nil {
 		return nil, err
 	}
 	return lifecycle.New(lifecycle.Options{
-		Home: o.Home, Engines: wire.Engines(o.Log), Images: images, Agent: agent, Version: programVersion(), Budget: budget, Log: o.Log,
+		Home: o.Home, Engines: wire.Engines(o.Log), Images: images, Agent: agent, Version: programVersion(), Budget: room, Roots: cacert.Host(os.Getenv), Log: o.Log,
 	})
 }
 

@@ -46,11 +46,13 @@ func layers() []layer {
 			"internal/supervisor/relay", "internal/supervisor/rpc", "internal/supervisor/uplink", engine, "internal/network", "internal/network/audit", "internal/network/control", "internal/guest/client",
 			"internal/guest/proto", "internal/store", api, errdefs, sys,
 		}},
+		{"internal/budget", []string{errdefs, sys}},
 		{"internal/lifecycle", []string{
+			"internal/budget",
 			engine, "internal/image", "internal/network", "internal/network/audit", "internal/network/control", "internal/store", "internal/supervisor/rpc", api, errdefs, sys,
 		}},
 		{"internal/bench", []string{
-			"internal/lifecycle", engine, "internal/image", "internal/image/ext4", "internal/guest/client", "internal/guest/link",
+			"internal/lifecycle", engine, "internal/network", "internal/image", "internal/image/ext4", "internal/guest/client", "internal/guest/link",
 			api, errdefs, sys,
 		}},
 		{"internal/cli/...", []string{"internal/cli/...", "internal/lifecycle", api, errdefs, sys}},
@@ -63,7 +65,7 @@ func layers() []layer {
 		{"cmd/smolvm-guest", []string{"internal/guest/agent"}},
 		{"cmd/smolvm/...", []string{
 			"internal/cli", "internal/server", "internal/mcp", "internal/doctor", "internal/bench", "internal/supervisor",
-			"internal/network/control", "internal/network/gateway/process", "internal/wire", "internal/lifecycle", "internal/image", "internal/prune",
+			"internal/network/control", "internal/network/gateway/process", "internal/wire", "internal/lifecycle", "internal/budget", "internal/image", "internal/prune",
 			"cmd/smolvm/...",
 			api, errdefs, sys,
 		}},

@@ -42,6 +42,7 @@ func suites() []suite {
 		{"copy", "throughput of files, against the bare channel", runCopy},
 		{"image", "tar to a published ext4, against mke2fs -d", runImage},
 		{"idle", "memory of an idle supervisor", runIdle},
+		{"net", "throughput and latency of the network, against the agent's copies", runNet},
 	}
 }
 

@@ -19,7 +19,11 @@ type vm struct {
 
 // startVM creates and starts a VM and opens the way into it.
 func (o *Options) startVM(ctx context.Context) (*vm, error) {
-	box, err := o.Manager.Create(ctx, api.Config{}, lifecycle.CreateOptions{Owner: api.OwnerClient})
+	return o.startVMWith(ctx, api.Config{})
+}
+
+func (o *Options) startVMWith(ctx context.Context, cfg api.Config) (*vm, error) {
+	box, err := o.Manager.Create(ctx, cfg, lifecycle.CreateOptions{Owner: api.OwnerClient})
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -21,6 +20,8 @@ import (
 	"github.com/smolvm/smolvm/internal/cli/interrupt"
 	"github.com/smolvm/smolvm/internal/cli/network"
 	"github.com/smolvm/smolvm/internal/cli/show"
+	"github.com/smolvm/smolvm/internal/cli/ssh"
+	"github.com/smolvm/smolvm/internal/cli/value"
 )
 
 // exitFailed is our own failure where the exit code is otherwise that of a guest's command.
@@ -110,6 +111,7 @@ it afterwards; "smolvm create" and "smolvm start" make one that stays.`,
 	root.AddCommand(a.processCommands()...)
 	root.AddCommand(a.moreCommands()...)
 	root.AddCommand(a.createCommand(), a.startCommand(), a.stopCommand(), a.pauseCommand(), a.unpauseCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand(), network.Command(a.netFront()))
+	root.AddCommand(ssh.Commands(a.sshFront())...)
 	root.AddCommand(a.imageCommand(), a.doctorCommand(), a.versionCommand())
 	if a.Bench != nil {
 		root.AddCommand(a.benchCommand())
@@ -166,9 +168,26 @@ func (a *app) open(boots bool) (Service, error) {
 }
 
 func (a *app) netFront() network.Front {
-	return network.Front{Args: args, Group: a.knownCommand, IDs: a.completeIDs(true, 1), Stdout: a.Stdout, Open: func() (network.VMs, error) {
+	return network.Front{Args: value.Args, Group: a.knownCommand, IDs: a.completeIDs(true, 1), Stdout: a.Stdout, Open: func() (network.VMs, error) {
 		s, err := a.open(false)
 		return s.VMs, err
+	}}
+}
+
+func (a *app) sshFront() ssh.Front {
+	return ssh.Front{Args: value.Args, IDs: a.completeIDs(false, 1), Stdin: a.Stdin, Stdout: a.Stdout, Connect: func(ctx context.Context, id string) (ssh.Guest, error) {
+		s, err := a.open(false)
+		if err != nil {
+			return nil, err
+		}
+		return s.VMs.Connect(ctx, id)
+	}, Open: func() (string, ssh.VMs, error) {
+		o, err := a.options(false)
+		if err != nil {
+			return "", nil, err
+		}
+		s, err := a.Open(o)
+		return o.Home, s.VMs, err
 	}}
 }
 
@@ -189,35 +208,6 @@ func (a *app) finish(cmd *cobra.Command, err error) int {
 		return exitFailed
 	}
 	return errdefs.ClassOf(err).ExitCode()
-}
-
-// args wants between low and high arguments; high < 0 is any number.
-func args(low, high int) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		var err *errdefs.Error
-		switch {
-		case len(args) < low:
-			err = errdefs.Invalid.Errorf("%s: an argument is missing: %s", cmd.Name(), cmd.UseLine())
-		case high >= 0 && len(args) > high:
-			err = errdefs.Invalid.Errorf("%s: %q is one argument too many: %s", cmd.Name(), args[high], cmd.UseLine())
-		default:
-			return nil
-		}
-		return err.WithRemedy("%s --help", cmd.CommandPath())
-	}
-}
-
-// oneOf wants arguments that are among names.
-func oneOf(what string, names []string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		for _, arg := range args {
-			if !slices.Contains(names, arg) {
-				return errdefs.Invalid.Errorf("%s: no %s %q; there are %s", cmd.Name(), what, arg, strings.Join(names, ", ")).
-					WithRemedy("%s --help", cmd.CommandPath())
-			}
-		}
-		return nil
-	}
 }
 
 // progress shows how far something is.

@@ -8,6 +8,7 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/cli/show"
 	"github.com/smolvm/smolvm/internal/cli/transfer"
+	"github.com/smolvm/smolvm/internal/cli/value"
 )
 
 func (a *app) cpCommand() *cobra.Command {
@@ -25,7 +26,7 @@ devices and pipes are left out, which is an error in the end.`,
   tar -c src | smolvm cp - web:/root
   smolvm cp web:/root/out - | tar -t`,
 		GroupID: "run",
-		Args:    args(2, 2),
+		Args:    value.Args(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.cp(cmd.Context(), args[0], args[1])
 		},

@@ -137,7 +137,7 @@ The exit code is the shell's.`,
 		Example:           "  smolvm shell web\n  smolvm shell -u nobody -w /tmp web",
 		GroupID:           "run",
 		Annotations:       map[string]string{guestCommand: "1"},
-		Args:              args(1, 1),
+		Args:              value.Args(1, 1),
 		ValidArgsFunction: a.completeIDs(false, 1),
 	}
 	f := cmd.Flags()
@@ -181,16 +181,16 @@ func (a *app) processCommands() []*cobra.Command {
 			}
 			return s.VMs.Watch(ctx, o, f)
 		},
-		Session: a.session, List: a.list, IDs: a.completeIDs(false, 1), Args: args,
+		Session: a.session, List: a.list, IDs: a.completeIDs(false, 1), Args: value.Args,
 		GuestCommand: map[string]string{guestCommand: "1"},
 	}.Commands()
 }
 
 // moreCommands are those that lie in packages of their own: they tell what happens, change what VMs are, and make room.
 func (a *app) moreCommands() []*cobra.Command {
-	all := watch.Env{VMs: opened(a, func(s Service) watch.VMs { return s.VMs }), IDs: a.completeIDs, Args: args}.Commands()
-	all = append(all, change.Env{VMs: opened(a, func(s Service) change.VMs { return s.VMs }), IDs: a.completeIDs, Args: args}.Commands()...)
-	return append(all, tidy.Env{Pruner: opened(a, func(s Service) tidy.Pruner { return s.Pruner }), Stdin: a.Stdin, Args: args}.Prune())
+	all := watch.Env{VMs: opened(a, func(s Service) watch.VMs { return s.VMs }), IDs: a.completeIDs, Args: value.Args}.Commands()
+	all = append(all, change.Env{VMs: opened(a, func(s Service) change.VMs { return s.VMs }), IDs: a.completeIDs, Args: value.Args}.Commands()...)
+	return append(all, tidy.Env{Pruner: opened(a, func(s Service) tidy.Pruner { return s.Pruner }), Stdin: a.Stdin, Args: value.Args}.Prune())
 }
 
 // opened returns what opens the service and picks a part of it.

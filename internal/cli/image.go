@@ -8,6 +8,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/internal/cli/show"
+	"github.com/smolvm/smolvm/internal/cli/value"
 )
 
 func (a *app) imageCommand() *cobra.Command {
@@ -35,7 +36,7 @@ made again unless --refresh. With --include the image has more packages, and a n
 		Example: `  smolvm image build
   smolvm image build --refresh
   smolvm image build --name science --include python3-numpy,python3-scipy`,
-		Args:              args(0, 0),
+		Args:              value.Args(0, 0),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	f := cmd.Flags()
@@ -68,7 +69,7 @@ func (a *app) imageListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "ls", Aliases: []string{"list"}, Short: "List images",
 		Example:           "  smolvm image ls --json",
-		Args:              args(0, 0),
+		Args:              value.Args(0, 0),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	cmd.Flags().BoolVar(&a.json, "json", false, "print everything as JSON")
@@ -97,7 +98,7 @@ func (a *app) imageInspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "inspect NAME", Short: "Show everything about an image with its packages, as JSON",
 		Example:           "  smolvm image inspect debian | jq '.packages | length'",
-		Args:              args(1, 1),
+		Args:              value.Args(1, 1),
 		ValidArgsFunction: a.completeImages,
 	}
 	cmd.Flags().Bool("json", true, "for symmetry: it always is")
@@ -119,7 +120,7 @@ func (a *app) imageRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rm NAME...", Short: "Remove images that no running VM uses",
 		Example:           "  smolvm image rm science",
-		Args:              args(1, -1),
+		Args:              value.Args(1, -1),
 		ValidArgsFunction: a.completeImages,
 	}
 	cmd.RunE = func(cmd *cobra.Command, names []string) error {

@@ -23,7 +23,7 @@ func (a *app) createCommand() *cobra.Command {
 		Example: `  smolvm create --name web --cpus 2 --memory 2g
   smolvm start web`,
 		GroupID:           "vm",
-		Args:              args(0, 0),
+		Args:              value.Args(0, 0),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	v := a.vmFlags(cmd)
@@ -57,7 +57,7 @@ var errNothing = errors.New("nothing to do")
 
 // each makes a command that does one thing to every VM named, and prints the id of each that it was done to.
 func (a *app) each(cmd *cobra.Command, live, boots bool, do func(ctx context.Context, vms VMs, id string) error) *cobra.Command {
-	cmd.GroupID, cmd.Args = "vm", args(1, -1)
+	cmd.GroupID, cmd.Args = "vm", value.Args(1, -1)
 	cmd.ValidArgsFunction = a.completeIDs(!live, -1)
 	cmd.RunE = func(cmd *cobra.Command, ids []string) error {
 		for _, id := range ids {

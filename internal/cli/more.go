@@ -11,6 +11,7 @@ import (
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/internal/cli/interrupt"
 	"github.com/smolvm/smolvm/internal/cli/show"
+	"github.com/smolvm/smolvm/internal/cli/value"
 )
 
 func (a *app) versionCommand() *cobra.Command {
@@ -19,7 +20,7 @@ func (a *app) versionCommand() *cobra.Command {
 		Short:             "Show which program this is",
 		Example:           "  smolvm version --json",
 		GroupID:           "more",
-		Args:              args(0, 0),
+		Args:              value.Args(0, 0),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	cmd.Flags().BoolVar(&a.json, "json", false, "print it as JSON")
@@ -46,7 +47,7 @@ func (a *app) doctorCommand() *cobra.Command {
 failure, with what mends it. The exit code is 1 when there is a failure.`,
 		Example:           "  smolvm doctor",
 		GroupID:           "more",
-		Args:              args(0, 0),
+		Args:              value.Args(0, 0),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	cmd.Flags().BoolVar(&a.json, "json", false, "print it as JSON")
@@ -95,7 +96,7 @@ exit code is 1 when one misses its goal.
 Suites:` + list.String(),
 		Example:           "  smolvm bench exec copy\n  smolvm bench boot --runs 10 --json",
 		GroupID:           "more",
-		Args:              oneOf("suite", names),
+		Args:              value.OneOf("suite", names),
 		ValidArgsFunction: cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp),
 	}
 	cmd.Flags().IntVar(&b.Runs, "runs", 0, "`N` pairs to measure per figure (default: each suite's own)")

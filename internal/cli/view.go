@@ -9,6 +9,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/internal/cli/show"
+	"github.com/smolvm/smolvm/internal/cli/value"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 )
 
@@ -20,7 +21,7 @@ func (a *app) lsCommand() *cobra.Command {
 		Short:             "List VMs",
 		Example:           "  smolvm ls\n  smolvm ls -a --json",
 		GroupID:           "vm",
-		Args:              args(0, 0),
+		Args:              value.Args(0, 0),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	f := cmd.Flags()
@@ -62,7 +63,7 @@ func (a *app) inspectCommand() *cobra.Command {
 		Example: `  smolvm inspect web
   smolvm inspect web | jq -r .state`,
 		GroupID:           "vm",
-		Args:              args(1, 1),
+		Args:              value.Args(1, 1),
 		ValidArgsFunction: a.completeIDs(true, 1),
 	}
 	cmd.Flags().BoolVar(&showEnv, "show-env", false, "also the values of its variables, which may be secret")
@@ -101,7 +102,7 @@ func (a *app) logsCommand() *cobra.Command {
 up to a limit. On a terminal, control characters are shown by their numbers unless --raw.`,
 		Example:           "  smolvm logs -f web\n  smolvm logs --console web",
 		GroupID:           "run",
-		Args:              args(1, 1),
+		Args:              value.Args(1, 1),
 		ValidArgsFunction: a.completeIDs(true, 1),
 	}
 	f := cmd.Flags()

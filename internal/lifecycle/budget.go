@@ -2,59 +2,13 @@ package lifecycle
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
-	"strconv"
-
-	"github.com/docker/go-units"
 
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/budget"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/sys/lock"
-	"github.com/smolvm/smolvm/internal/sys/memory"
 )
-
-// Budget bounds what the VMs of a home may take of the host together. Beyond it a start is refused: a guest's memory is
-// only taken as it is used, so that otherwise the host's out-of-memory killer would choose among them later.
-type Budget struct {
-	MemoryMiB int // 0 = nine tenths of the host's
-	VMs       int // at once; 0 = any number
-}
-
-// Variables that set a Budget.
-const (
-	memoryVar = "SMOLVM_MAX_MEMORY"
-	vmsVar    = "SMOLVM_MAX_VMS"
-)
-
-// overheadMiB is what a monitor and a supervisor take beside the guest's memory: 60 to 110 MiB measured under emulation,
-// whose translated code is bounded to 64 MiB.
-const overheadMiB = 128
-
-// BudgetFromEnv reads the variables SMOLVM_MAX_MEMORY (8g, or MiB) and SMOLVM_MAX_VMS.
-func BudgetFromEnv(get func(string) string) (Budget, error) {
-	var b Budget
-	if text := get(memoryVar); text != "" {
-		mib, err := strconv.ParseInt(text, 10, 32)
-		if err != nil {
-			var bytes int64
-			bytes, err = units.RAMInBytes(text)
-			mib = bytes / units.MiB
-		}
-		if err != nil || mib <= 0 || mib > 1<<30 {
-			return b, errdefs.Invalid.Errorf("%s: %q is no size", memoryVar, text).WithRemedy("export %s=8g", memoryVar)
-		}
-		b.MemoryMiB = int(mib)
-	}
-	if text := get(vmsVar); text != "" {
-		n, err := strconv.ParseInt(text, 10, 32)
-		if err != nil || n <= 0 {
-			return b, errdefs.Invalid.Errorf("%s: %q is no number of VMs", vmsVar, text).WithRemedy("export %s=20", vmsVar)
-		}
-		b.VMs = int(n)
-	}
-	return b, nil
-}
 
 // reserve refuses a VM that goes beyond the budget. Until release is called no other start is weighed: the caller writes
 // down that his VM is starting first.
@@ -63,49 +17,37 @@ func (m *Manager) reserve(ctx context.Context, rec store.Record) (release func()
 	if err != nil {
 		return nil, errdefs.Host.Errorf("lock the budget: %w", err)
 	}
-	release = func() { _ = l.Close() }
-	if err := m.weigh(rec); err != nil {
-		release()
+	running, err := m.running(rec.Config.Config.ID)
+	if err == nil {
+		err = m.opts.Budget.Admit(room(rec), running)
+	}
+	if err != nil {
+		_ = l.Close()
 		return nil, err
 	}
-	return release, nil
+	return func() { _ = l.Close() }, nil
 }
 
-func (m *Manager) weigh(rec store.Record) error {
-	budget := m.opts.Budget
-	if budget.MemoryMiB == 0 {
-		now, err := memory.Now()
-		if err != nil {
-			return errdefs.Host.Errorf("how much memory has the host: %w", err)
-		}
-		budget.MemoryMiB = int(now.Total / units.MiB / 10 * 9)
-	}
+// running lists the VMs that run, but one.
+func (m *Manager) running(but string) ([]budget.VM, error) {
 	ids, err := m.store.IDs()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	vms, mib := 0, 0
+	var vms []budget.VM
 	for _, id := range ids {
-		other, err := m.store.Read(id)
-		if err != nil || id == rec.Config.Config.ID || !other.State.State.Live() {
+		rec, err := m.store.Read(id)
+		if err != nil || id == but || !rec.State.State.Live() {
 			continue // who cannot be read does not run for us
 		}
 		if held, err := m.store.Locked(id); err == nil && !held {
 			continue // it has ended, and nobody has looked yet
 		}
-		vms++
-		mib += other.Config.Config.MemoryMiB + overheadMiB
+		vms = append(vms, room(rec))
 	}
-	want := rec.Config.Config.MemoryMiB + overheadMiB
-	switch {
-	case budget.VMs > 0 && vms >= budget.VMs:
-		return errdefs.Exhausted.Errorf("the VM %s is one too many: %d run, and %s is %d", rec.Config.Config.ID, vms, vmsVar, budget.VMs).
-			WithRemedy("smolvm ls, then smolvm stop ID")
-	case mib+want > budget.MemoryMiB:
-		return errdefs.Exhausted.Errorf("the VM %s needs %s of memory with its monitor, %d VMs have %s, and the budget is %s", rec.Config.Config.ID,
-			size(want), vms, size(mib), size(budget.MemoryMiB)).WithRemedy("smolvm ls, then smolvm stop ID; a smaller --memory; or export %s=SIZE", memoryVar)
-	}
-	return nil
+	return vms, nil
 }
 
-func size(mib int) string { return fmt.Sprintf("%d MiB", mib) }
+func room(rec store.Record) budget.VM {
+	return budget.VM{ID: rec.Config.Config.ID, MemoryMiB: rec.Config.Config.MemoryMiB}
+}

@@ -2,46 +2,18 @@ package lifecycle
 
 import (
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/budget"
 )
-
-func TestBudgetFromEnv(t *testing.T) {
-	for _, c := range []struct {
-		memory, vms string
-		want        Budget
-		err         string
-	}{
-		{"", "", Budget{}, ""},
-		{"8g", "20", Budget{8192, 20}, ""},
-		{"512", "", Budget{MemoryMiB: 512}, ""},
-		{"much", "", Budget{}, memoryVar},
-		{"0", "", Budget{}, memoryVar},
-		{"1k", "", Budget{}, memoryVar},
-		{"", "-1", Budget{}, vmsVar},
-		{"", "some", Budget{}, vmsVar},
-	} {
-		got, err := BudgetFromEnv(func(name string) string { return map[string]string{memoryVar: c.memory, vmsVar: c.vms}[name] })
-		if c.err != "" {
-			if errdefs.ClassOf(err) != errdefs.Invalid || !strings.Contains(err.Error(), c.err) || errdefs.RemedyOf(err) == "" {
-				t.Errorf("%q %q: %v", c.memory, c.vms, err)
-			}
-			continue
-		}
-		if got != c.want || err != nil {
-			t.Errorf("%q %q: %+v, %v", c.memory, c.vms, got, err)
-		}
-	}
-}
 
 // TestBudget: of many starts at once as many come through as there is room for; the others change nothing.
 func TestBudget(t *testing.T) {
-	for name, budget := range map[string]Budget{
-		"memory": {MemoryMiB: 3 * (1024 + overheadMiB)},
+	for name, budget := range map[string]budget.Budget{
+		"memory": {MemoryMiB: 4*1024 + 512},
 		"VMs":    {VMs: 3},
 	} {
 		t.Run(name, func(t *testing.T) {

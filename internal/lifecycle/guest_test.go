@@ -203,7 +203,14 @@ func guestScript(t *testing.T, g Guest) {
 }
 
 func guestFiles(t *testing.T, g Guest) {
-	ctx, dir := t.Context(), t.TempDir()
+	ctx := t.Context()
+	dir, err := os.MkdirTemp("", "files") //nolint:usetesting // the guest learns of a failed write when the test has gone on
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		eventually(t, 10*time.Second, "its files are gone", func() bool { return os.RemoveAll(dir) == nil })
+	})
 	data := make([]byte, 2<<20)
 	_, _ = rand.Read(data)
 	if err := g.WriteFile(ctx, dir+"/f", 0o750|os.ModeSetgid, bytes.NewReader(data)); err != nil {

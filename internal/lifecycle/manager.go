@@ -10,10 +10,12 @@ import (
 	"time"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/budget"
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/image"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
+	"github.com/smolvm/smolvm/internal/sys/cacert"
 )
 
 // Guest is the way into a running VM: commands, files, metrics. It is safe for concurrent use.
@@ -32,7 +34,8 @@ type Options struct {
 	Images  *image.Store
 	Agent   []byte // the guest agent's program
 	Version api.Version
-	Budget  Budget
+	Budget  budget.Budget
+	Roots   cacert.Sources // where the host's own certificate authorities are, for the guests
 	Log     *slog.Logger
 }
 

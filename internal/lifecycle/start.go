@@ -11,12 +11,15 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/image"
 	"github.com/smolvm/smolvm/internal/network/control"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
+	"github.com/smolvm/smolvm/internal/sys/cacert"
 	"github.com/smolvm/smolvm/internal/sys/child"
 	"github.com/smolvm/smolvm/internal/sys/lock"
 	"github.com/smolvm/smolvm/internal/sys/undo"
@@ -119,9 +122,14 @@ func (m *Manager) prepare(ctx context.Context, rec store.Record) (*bootFiles, er
 		_ = lease.Close()
 		return nil, err
 	}
+	var roots [][]byte
+	if !rec.Config.Config.NoHostCAs {
+		roots = cacert.Find(m.opts.Roots, m.log)
+	}
 	return &bootFiles{lease: lease, plan: rpc.Plan{
 		Home: m.store.Home(), Leases: len(lease.Files()), KernelID: kernel.ID,
 		Kernel: files.Kernel, Initrd: files.Initrd, Modules: files.Modules, Image: img.Path,
+		Roots: roots,
 	}}, nil
 }
 
@@ -141,7 +149,7 @@ func (m *Manager) spawn(ctx context.Context, id string, l *lock.Lock, boot *boot
 	}
 	back.Add(func() { _ = reports.Close() })
 	defer func() { _ = theirs.Close() }()
-	plan, err := planPipe(boot.plan)
+	plan, err := planFile(boot.plan)
 	if err != nil {
 		return nil, err
 	}
@@ -165,22 +173,22 @@ func (m *Manager) spawn(ctx context.Context, id string, l *lock.Lock, boot *boot
 	return &spawned{child: c, reports: reports}, nil
 }
 
-// planPipe is a pipe in which the plan lies: it is shorter than what a pipe holds.
-func planPipe(p rpc.Plan) (*os.File, error) {
+// planFile is a file in memory with the plan, at its beginning.
+func planFile(p rpc.Plan) (*os.File, error) {
 	b, err := json.Marshal(p)
-	if err != nil || len(b) > 4096*8 {
-		return nil, errdefs.Internal.Errorf("the supervisor's plan of %d bytes: %v", len(b), err)
-	}
-	r, w, err := os.Pipe()
 	if err != nil {
-		return nil, errdefs.Host.Errorf("make a pipe: %w", err)
+		return nil, errdefs.Internal.Errorf("the supervisor's plan: %w", err)
 	}
-	_, err = w.Write(b)
-	if err := errors.Join(err, w.Close()); err != nil {
-		_ = r.Close()
+	fd, err := unix.MemfdCreate("plan", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, errdefs.Host.Errorf("make a file in memory: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "plan") //nolint:gosec // a descriptor
+	if _, err := f.WriteAt(b, 0); err != nil {
+		_ = f.Close()
 		return nil, errdefs.Host.Errorf("write the supervisor's plan: %w", err)
 	}
-	return r, nil
+	return f, nil
 }
 
 // keptEnv names what a supervisor may know of our environment: what steers SmolVM, where its cache is, and which way out

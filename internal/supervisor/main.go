@@ -83,7 +83,7 @@ func inherit() (*inherited, error) {
 	}
 	plan := os.NewFile(rpc.FDPlan, "plan")
 	defer func() { _ = plan.Close() }()
-	if err := json.NewDecoder(io.LimitReader(plan, 1<<20)).Decode(&in.plan); err != nil {
+	if err := json.NewDecoder(io.LimitReader(plan, 4<<20)).Decode(&in.plan); err != nil {
 		return nil, errdefs.Internal.Errorf("the plan: %w", err)
 	}
 	for i := range in.plan.Leases {

@@ -1,4 +1,4 @@
-// Package value holds the values of flags that need more than parsing: sizes, times, variables.
+// Package value holds the values of flags and arguments that need more than parsing: sizes, times, variables, names.
 //
 // Layer: part of the front cli. It may import api, errdefs.
 package value

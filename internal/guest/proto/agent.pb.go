@@ -259,6 +259,8 @@ type ConfigureRequest struct {
 	DiskUuid       []byte            `protobuf:"bytes,7,opt,name=disk_uuid,json=diskUuid,proto3" json:"disk_uuid,omitempty"` // 16 bytes
 	Network        *Network          `protobuf:"bytes,8,opt,name=network,proto3" json:"network,omitempty"`                   // absent: eth0 stays down
 	AuthorizedKeys []string          `protobuf:"bytes,9,rep,name=authorized_keys,json=authorizedKeys,proto3" json:"authorized_keys,omitempty"`
+	// Certificates (DER) of authorities that the guest is to trust besides its own.
+	CaCertificates [][]byte `protobuf:"bytes,10,rep,name=ca_certificates,json=caCertificates,proto3" json:"ca_certificates,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -352,6 +354,13 @@ func (x *ConfigureRequest) GetNetwork() *Network {
 func (x *ConfigureRequest) GetAuthorizedKeys() []string {
 	if x != nil {
 		return x.AuthorizedKeys
+	}
+	return nil
+}
+
+func (x *ConfigureRequest) GetCaCertificates() [][]byte {
+	if x != nil {
+		return x.CaCertificates
 	}
 	return nil
 }
@@ -3186,7 +3195,7 @@ const file_internal_guest_proto_agent_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x1d\n" +
 	"\n" +
-	"machine_id\x18\x03 \x01(\fR\tmachineId\"\x9f\x03\n" +
+	"machine_id\x18\x03 \x01(\fR\tmachineId\"\xc8\x03\n" +
 	"\x10ConfigureRequest\x125\n" +
 	"\bidentity\x18\x01 \x01(\v2\x19.smolvm.agent.v1.IdentityR\bidentity\x12<\n" +
 	"\x03env\x18\x02 \x03(\v2*.smolvm.agent.v1.ConfigureRequest.EnvEntryR\x03env\x12\x18\n" +
@@ -3196,7 +3205,9 @@ const file_internal_guest_proto_agent_proto_rawDesc = "" +
 	"\x04seed\x18\x06 \x01(\fR\x04seed\x12\x1b\n" +
 	"\tdisk_uuid\x18\a \x01(\fR\bdiskUuid\x122\n" +
 	"\anetwork\x18\b \x01(\v2\x18.smolvm.agent.v1.NetworkR\anetwork\x12'\n" +
-	"\x0fauthorized_keys\x18\t \x03(\tR\x0eauthorizedKeys\x1a6\n" +
+	"\x0fauthorized_keys\x18\t \x03(\tR\x0eauthorizedKeys\x12'\n" +
+	"\x0fca_certificates\x18\n" +
+	" \x03(\fR\x0ecaCertificates\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"a\n" +

@@ -24,7 +24,7 @@ const (
 
 // Limits that both sides hold. What is over them is refused, never cut.
 const (
-	MaxMessage  = 1 << 20   // of one Connect message
+	MaxMessage  = 3 << 19   // of one Connect message: Configure may have 1 MiB of environment, and 256 KiB of certificates
 	ChunkSize   = 32 << 10  // of stdin, stdout and stderr in one message
 	InlineShell = 100 << 10 // longest script that travels in ExecStart
 	MaxScript   = 16 << 20

@@ -21,6 +21,7 @@ type flow struct {
 
 	in, out atomic.Int64 // bytes to and from the guest
 	last    atomic.Int64 // when bytes moved, in Unix nanoseconds
+	sending atomic.Bool  // it waits for the guest to read
 	limit   atomic.Int64 // how long none may move, in nanoseconds
 
 	mu     sync.Mutex

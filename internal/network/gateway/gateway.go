@@ -114,7 +114,7 @@ func New(o Options) (*Gateway, error) {
 	}
 	g.dns = dns.New(dns.Options{
 		Policy: g.policy.Load, Names: o.Names, Resolver: func() dns.Resolver { return *g.resolver.Load() }, Record: g.record, Seen: g.seen.add,
-		Proxied: func(name string) bool { return o.Proxy.For(name, 443) != nil },
+		ByName: o.Proxy != nil,
 	})
 	var err error
 	if g.stack, err = newStack(g.link); err != nil {

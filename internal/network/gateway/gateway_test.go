@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/net/dns/dnsmessage"
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"github.com/smolvm/smolvm/api"
@@ -325,6 +326,59 @@ func TestSlowReader(t *testing.T) {
 	for _, c := range slow {
 		_ = c.Close()
 	}
+}
+
+// TestSlow: sides that send a byte now and then, or nothing at all, hold up nobody else, and end with the guest's patience.
+func TestSlow(t *testing.T) {
+	w := newWorld(t, open(), func(o *Options) { o.IdleTCP = 3 * time.Second })
+	w.outside.hang = make(chan struct{})
+	stop := make(chan struct{})
+	w.serve("198.51.100.1:80", func(c net.Conn) { // drips
+		for {
+			if _, err := c.Write([]byte("x")); err != nil {
+				return
+			}
+			select {
+			case <-stop:
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	})
+	w.serve("198.51.100.2:80", echo)
+	var slow []*gonet.TCPConn
+	for range 10 {
+		slow = append(slow, w.mustDial("198.51.100.1:80"))
+		never := w.mustDial("198.51.100.2:80") // says nothing
+		defer func() { _ = never.Close() }()
+	}
+	// An outside that never answers: the guest's handshake stays open, and others go on.
+	for i := range 10 {
+		if err := w.raw.WriteFrame([][]byte{syn(uint16(5000+i), netip.AddrFrom4([4]byte{198, 51, 100, 99}), 80)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin := time.Now()
+	for range 20 {
+		c := w.mustDial("198.51.100.2:80")
+		roundTrip(t, c)
+		_ = c.Close()
+	}
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("20 round trips beside slow ones took %s", took)
+	}
+	for _, c := range slow {
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := io.ReadFull(c, make([]byte, 10)); err != nil {
+			t.Errorf("a slow one: %v", err)
+		}
+	}
+	close(w.outside.hang)
+	close(stop)
+	for _, c := range slow {
+		_ = c.Close()
+	}
+	until(t, "all end, the silent ones for being idle", func() bool { return w.gateway.Stats().Open == 0 })
 }
 
 // TestFlood: far more attempts than there is room for never have more flows open than the limit, and leave a gateway that

@@ -59,7 +59,7 @@ func (g *Gateway) tcp(r *tcp.ForwarderRequest) {
 		_ = up.Close()
 		ep.Abort()
 	}
-	if !g.establish(f, up.Addr, up.Verdict, reset, func() int { return queued(ep) }) {
+	if !g.establish(f, up.Addr, up.Verdict, reset, func() int { return queued(f, ep) }) {
 		reset()
 		g.finish(f, nil)
 		return
@@ -87,11 +87,11 @@ func (g *Gateway) establish(f *flow, addr netip.Addr, v network.Verdict, reset f
 	return true
 }
 
-// queued is what a connection holds in the stack. How much of its buffer for sending is full the stack does not say: all of
-// it, when it takes no more.
-func queued(ep tcpip.Endpoint) int {
+// queued is what a connection holds in the stack. How much of its buffer for sending is full the stack does not say: while
+// somebody waits for room in it, we take it for full.
+func queued(f *flow, ep tcpip.Endpoint) int {
 	n, _ := ep.GetSockOptInt(tcpip.ReceiveQueueSizeOption)
-	if ep.Readiness(waiter.EventOut) == 0 {
+	if f.sending.Load() {
 		n += int(ep.SocketOptions().GetSendBufferSize())
 	}
 	return n
@@ -133,7 +133,7 @@ func drain(ctx context.Context, ep tcpip.Endpoint) {
 func splice(f *flow, guest, up net.Conn) error {
 	result := make(chan error, 1)
 	go func() {
-		err := pump(f, guest, up, &f.in)
+		err := pump(f, &toGuest{guest, f}, up, &f.in)
 		if err != nil { // nothing more will come: the other direction must not wait for it
 			f.abort(errReset("ended by the other side: " + err.Error()))
 		}
@@ -172,6 +172,21 @@ func pump(f *flow, dst, src net.Conn, count *atomic.Int64) error {
 		}
 	}
 }
+
+// toGuest is the guest's side of a connection, for writing: it knows when somebody waits for the guest.
+type toGuest struct {
+	net.Conn
+	f *flow
+}
+
+func (g *toGuest) Write(b []byte) (int, error) {
+	g.f.sending.Store(true)
+	defer g.f.sending.Store(false)
+	return g.Conn.Write(b)
+}
+
+// CloseWrite tells the guest that no more will come.
+func (g *toGuest) CloseWrite() error { return closeWrite(g.Conn) }
 
 func closeWrite(c net.Conn) error {
 	if w, ok := c.(interface{ CloseWrite() error }); ok {

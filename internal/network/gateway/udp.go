@@ -52,7 +52,7 @@ func (g *Gateway) relay(f *flow, ep tcpip.Endpoint, wq *waiter.Queue) error {
 	}
 	defer func() { _ = up.Close() }()
 	reset := func() { _ = up.Close() }
-	if !g.establish(f, up.Addr, up.Verdict, reset, func() int { return queued(ep) }) {
+	if !g.establish(f, up.Addr, up.Verdict, reset, func() int { return queued(f, ep) }) {
 		return nil
 	}
 	back := make(chan error, 1)

@@ -29,6 +29,8 @@ type Plan struct {
 	Modules  string `json:"modules"`
 	Image    string `json:"image"`
 	KernelID string `json:"kernel_id"`
+	// Roots are the host's own certificate authorities, DER.
+	Roots [][]byte `json:"roots,omitempty"`
 }
 
 // Report is one line on FDReport. The last one has Ready or Problem.

@@ -140,8 +140,12 @@ func (u *Uplink) one(ctx context.Context) error {
 	u.mu.Lock()
 	policy := u.policy
 	u.mu.Unlock()
-	if _, err := s.ask(ctx, startRequest(policy, u.opts)); err != nil {
+	a, err := s.ask(ctx, startRequest(policy, u.opts))
+	if err != nil {
 		return err
+	}
+	if r := a.Ready; r != nil {
+		u.opts.Log.Info("the gateway is up", "pid", s.child.PID(), "in_force", r.InForce, "missing", r.Missing)
 	}
 	// A policy that came meanwhile comes after the one it started with.
 	if err := u.up(ctx, s, policy); err != nil {

@@ -89,9 +89,14 @@ func (s *System) Configure(c *proto.ConfigureRequest) (diskBytes int64, r *comma
 	if err := authorize(c.GetAuthorizedKeys()); err != nil {
 		return 0, nil, err
 	}
+	if err := trust("/", c.GetCaCertificates()); err != nil {
+		s.log.Warn("the host's certificates", "err", err) // a full disk must not keep anybody from clearing it
+	}
 	if s.runner, err = command.NewInit("/sys/fs/cgroup", limits()); err != nil {
 		return 0, nil, err
 	}
+	s.runner.SetBase(trustEnv("/", c.GetCaCertificates()))
+	s.startBackground()
 	s.conf = c
 	return s.diskBytes(), s.runner, nil
 }

@@ -59,8 +59,15 @@ func NewInit(cgroup string, l Limits) (*Runner, error) {
 func (r *Runner) SetDefaults(d Defaults) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	d.Env = maps.Clone(d.Env)
+	d.Env, d.base = maps.Clone(d.Env), r.defaults.base
 	r.defaults = d
+}
+
+// SetBase gives all later commands an environment that the defaults' is laid over.
+func (r *Runner) SetBase(env map[string]string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.defaults.base = maps.Clone(env)
 }
 
 // Freeze stops all user commands until Thaw.

@@ -36,6 +36,8 @@ type Defaults struct {
 	Env  map[string]string
 	Dir  string
 	User string
+
+	base map[string]string // of the system's, under Env
 }
 
 const (
@@ -83,7 +85,7 @@ func prepare(s Spec, d Defaults, acc accounts) (*process, error) {
 		return nil, cannot("%w", err)
 	}
 	p := &process{user: u, terminal: s.Terminal != nil}
-	env := environment(u, d.Env, s.Env)
+	env := environment(u, d.base, d.Env, s.Env)
 	if _, set := env["TERM"]; !set && s.Terminal != nil {
 		env["TERM"] = s.Terminal.term()
 	}
@@ -156,8 +158,8 @@ func (s Spec) argv() []string {
 	return append(shell, "-c", s.Script)
 }
 
-// environment is what u's command sees: the defaults, over them vm, over them own.
-func environment(u user, vm, own map[string]string) map[string]string {
+// environment is what u's command sees: the defaults and base, over them vm, over them own.
+func environment(u user, base, vm, own map[string]string) map[string]string {
 	env := map[string]string{
 		"HOME":                      u.home,
 		"USER":                      u.name,
@@ -168,6 +170,7 @@ func environment(u user, vm, own map[string]string) map[string]string {
 		"PIP_BREAK_SYSTEM_PACKAGES": "1",
 		"DEBIAN_FRONTEND":           "noninteractive",
 	}
+	maps.Copy(env, base)
 	maps.Copy(env, vm)
 	maps.Copy(env, own)
 	return env

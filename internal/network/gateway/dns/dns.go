@@ -30,8 +30,9 @@ type Options struct {
 	Policy   func() *network.Policy
 	Names    *network.Synthetic
 	Resolver func() Resolver
-	// Proxied reports whether a name is reached through the host's proxy, so that nobody here need resolve it. May be nil.
-	Proxied func(name string) bool
+	// ByName makes every name's address a synthetic one, as mode allow does: where the host has a proxy, which one leads to a
+	// name is decided by the name, and nobody here may be able to resolve it.
+	ByName bool
 	// Record and Seen may be nil: they take the audit's records, and which name an address was told for.
 	Record func(api.NetRecord)
 	Seen   func(addr netip.Addr, name string)
@@ -46,9 +47,6 @@ type Server struct{ o Options }
 func New(o Options) *Server {
 	if o.Timeout == 0 {
 		o.Timeout = 10 * time.Second
-	}
-	if o.Proxied == nil {
-		o.Proxied = func(string) bool { return false }
 	}
 	if o.Record == nil {
 		o.Record = func(api.NetRecord) {}

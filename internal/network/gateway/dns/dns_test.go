@@ -200,6 +200,20 @@ func TestAllow(t *testing.T) {
 	}
 }
 
+// TestByName: where names are to be dialled by name, nobody resolves them here.
+func TestByName(t *testing.T) {
+	z := &zone{}
+	s, _ := server(t, api.NetworkPolicy{}, z)
+	s.o.ByName = true
+	m := ask(t, s, message(t, "far.example.", dnsmessage.TypeA, nil))
+	if len(m.Answers) != 1 || len(z.asked) > 0 {
+		t.Errorf("%v after asking for %v", m, z.asked)
+	}
+	if m := ask(t, s, message(t, network.HostName+".", dnsmessage.TypeA, nil)); m.RCode != dnsmessage.RCodeNameError {
+		t.Errorf("%v", m)
+	}
+}
+
 // TestOdd: what is no good question gets an answer that says so.
 func TestOdd(t *testing.T) {
 	s, _ := server(t, api.NetworkPolicy{}, &zone{})

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -119,6 +120,7 @@ func (p *process) run(ctx context.Context, log *slog.Logger) error {
 	}
 	requests := make(chan control.Request)
 	go p.listen(ctx, requests)
+	had := readable(resolvConf)
 	tick := time.NewTicker(hostsEvery)
 	defer tick.Stop()
 	for {
@@ -135,6 +137,9 @@ func (p *process) run(ctx context.Context, log *slog.Logger) error {
 			}
 		case <-tick.C:
 			p.lookAtHost(log)
+			if had && !readable(resolvConf) {
+				return errdefs.Host.Errorf("%s is another file now, which this process may not open", resolvConf)
+			}
 		}
 	}
 }
@@ -245,6 +250,18 @@ func (p *process) lookAtHost(log *slog.Logger) {
 	if err := p.setPolicy(p.policy); err != nil {
 		log.Error("the host has new addresses and the policy does not fit them", "error", err)
 	}
+}
+
+// resolvConf is where the host's resolvers stand. Confinement holds to the file that it was at the start: when the host puts
+// another one in its place, a fresh gateway must follow.
+const resolvConf = "/etc/resolv.conf"
+
+func readable(path string) bool {
+	f, err := os.Open(path)
+	if err == nil {
+		_ = f.Close()
+	}
+	return !errors.Is(err, fs.ErrPermission)
 }
 
 // hostAddrs are the host's own addresses, loopback aside, which is closed anyway.

@@ -1,0 +1,172 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	_ "embed" // the guest's side
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/lifecycle"
+	"github.com/smolvm/smolvm/internal/network"
+)
+
+//go:embed net.py
+var netClient string
+
+// netBytes is what goes through one connection, each way.
+const netBytes = 64 << 20
+
+// netFigures is what the guest measured in one round.
+type netFigures struct {
+	Down, Up float64 // MiB/s
+	Connect  float64 // ms, with the first byte
+	Lookup   float64 // ms
+}
+
+func runNet(ctx context.Context, o *Options) ([]api.Figure, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, errdefs.Host.Errorf("a listener: %w", err)
+	}
+	defer func() { _ = l.Close() }()
+	go serveNet(l)
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	v, err := o.startVMWith(ctx, api.Config{Network: api.NetworkPolicy{
+		Mode: api.NetAllow, Rules: []api.NetworkRule{{Action: api.RuleAllow, Host: network.HostName, Ports: []string{port}}},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	defer o.removeVM(ctx, v)
+	down, up := pairs{}, pairs{}
+	var connect, lookup, memory []float64
+	for i := range o.runs(5) + 1 {
+		o.tell("net", "round %d", i)
+		f, err := v.measureNet(ctx, port)
+		if err != nil {
+			return nil, err
+		}
+		in, out, err := v.measureCopy(ctx)
+		if err != nil {
+			return nil, err
+		}
+		both, err := networkMemory(v.SupervisorPID)
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 { // it warms everything
+			continue
+		}
+		down.add(f.Down, in)
+		up.add(f.Up, out)
+		connect, lookup, memory = append(connect, f.Connect), append(lookup, f.Lookup), append(memory, both)
+	}
+	figures := down.figures("download / copy in", goal{}, "download", "copy in", "MiB/s")
+	figures = append(figures, up.figures("upload / copy out", goal{}, "upload", "copy out", "MiB/s")...)
+	return append(
+		figures,
+		figure("connect to the first byte", "ms", goal{}, connect),
+		figure("look a name up", "ms", goal{}, lookup),
+		figure("supervisor and gateway, Private_Dirty", "MiB", atMost(30), memory),
+	), nil
+}
+
+// serveNet sends, takes or greets, as the first byte of a connection asks.
+func serveNet(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer func() { _ = c.Close() }()
+			var kind [1]byte
+			if _, err := io.ReadFull(c, kind[:]); err != nil {
+				return
+			}
+			switch kind[0] {
+			case 'd':
+				b := make([]byte, 1<<20)
+				for range netBytes / len(b) {
+					if _, err := c.Write(b); err != nil {
+						return
+					}
+				}
+			case 'u':
+				_, _ = io.Copy(io.Discard, c)
+				_, _ = c.Write(kind[:])
+			default:
+				_, _ = c.Write(kind[:])
+			}
+		}()
+	}
+}
+
+// measureNet has the guest measure one round.
+func (v *vm) measureNet(ctx context.Context, port string) (netFigures, error) {
+	var f netFigures
+	var stdout, stderr bytes.Buffer
+	res, err := v.guest.Exec(ctx, api.ExecRequest{
+		Argv: []string{"python3", "-c", netClient, network.HostName, port, strconv.Itoa(netBytes)},
+	}, lifecycle.ExecIO{Stdout: &stdout, Stderr: &stderr})
+	if err == nil && res.ExitCode != 0 {
+		err = errors.New(stderr.String())
+	}
+	if err == nil {
+		err = json.Unmarshal(stdout.Bytes(), &f)
+	}
+	if err != nil {
+		return f, errdefs.Internal.Errorf("measure the network: %w", err)
+	}
+	return f, nil
+}
+
+// measureCopy copies a file of copyBytes in and out by the agent, for comparison.
+func (v *vm) measureCopy(ctx context.Context) (in, out float64, err error) {
+	in, err = rate(func() error { return v.guest.WriteFile(ctx, copyPath, 0o600, io.LimitReader(zeros{}, copyBytes)) })
+	if err != nil {
+		return 0, 0, err
+	}
+	if out, err = rate(func() error { return v.readAll(ctx, copyPath) }); err == nil {
+		_, err = v.succeed(ctx, "rm", copyPath) // two of them do not fit
+	}
+	return in, out, err
+}
+
+// networkMemory is what a supervisor and its gateway hold.
+func networkMemory(supervisor int) (float64, error) {
+	total, err := privateDirtyMiB(supervisor)
+	if err != nil {
+		return 0, err
+	}
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", supervisor))
+	for _, file := range files {
+		pids, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		for field := range strings.FieldsSeq(string(pids)) {
+			line, _ := os.ReadFile("/proc/" + field + "/cmdline")
+			pid, err := strconv.Atoi(field)
+			if err != nil || !strings.HasSuffix(string(line), "\x00gateway\x00") {
+				continue
+			}
+			n, err := privateDirtyMiB(pid)
+			return total + n, err
+		}
+	}
+	return 0, errdefs.Internal.Errorf("the VM has no gateway")
+}
