@@ -48,7 +48,10 @@ func TestVMCoreProcesses(t *testing.T) {
 		c.run(t, "attach", "--no-stdin", "--offset", "10", id, proc).prints(t, 3, "done\n")
 	})
 	t.Run("kill", func(t *testing.T) {
-		proc := strings.TrimSpace(c.ok(t, "exec", "-d", id, "-c", "trap '' TERM; setsid sleep 1010 & sleep 1011"))
+		proc := strings.TrimSpace(c.ok(t, "exec", "-d", id, "-c", "trap '' TERM; echo up; setsid sleep 1010 & sleep 1011"))
+		eventually(t, 10*time.Second, "the signal ignored", func() bool {
+			return c.ok(t, "attach", "--no-follow", id, proc) == "up\n"
+		})
 		c.ok(t, "kill", "-s", "TERM", id, proc)
 		if p := c.procs(t, id)[proc]; p.Result != nil {
 			t.Errorf("it ended of what it ignores: %+v", p)

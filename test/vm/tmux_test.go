@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"strings"
@@ -25,7 +26,11 @@ func tmux(t *testing.T, c cli) *pane {
 		t.Skip("tmux is not installed")
 	}
 	p := &pane{socket: t.TempDir() + "/tmux", t: t}
-	t.Cleanup(func() { _ = p.command("kill-server").Run() })
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience) //nolint:usetesting // the test's has ended by then
+		defer cancel()
+		_ = exec.CommandContext(ctx, "tmux", "-S", p.socket, "kill-server").Run()
+	})
 	p.do("new-session", "-d", "-x", "100", "-y", "30", "env", "PS1=host> ", "PATH="+os.Getenv("PATH"), "HOME="+t.TempDir(),
 		"SMOLVM_HOME="+os.Getenv("SMOLVM_HOME"), "bash", "--norc", "--noprofile")
 	p.shows("host>")
