@@ -13,7 +13,7 @@ import (
 // TestBudget: of many starts at once as many come through as there is room for; the others change nothing.
 func TestBudget(t *testing.T) {
 	for name, budget := range map[string]budget.Budget{
-		"memory": {MemoryMiB: 4*1024 + 512},
+		"memory": {MemoryMiB: 4 * 1024},
 		"VMs":    {VMs: 3},
 	} {
 		t.Run(name, func(t *testing.T) {
