@@ -108,8 +108,23 @@ func limits() command.Limits {
 	if err := unix.Sysinfo(&info); err == nil {
 		total = info.Totalram * uint64(info.Unit)
 	}
-	const room = 64 << 20
-	return command.Limits{Pids: 1 << 15, Memory: max(total-min(room, total/4), total/2)}
+	return limitsFor(total)
+}
+
+// What a machine keeps for itself, and what a process may be expected to need: a shell that only waits takes some 200 KiB,
+// page tables and the kernel's part included. A fork bomb has to meet its own limit while there is memory left, or it takes
+// the machine along.
+const (
+	memoryRoom    = 64 << 20
+	memoryPerTask = 512 << 10
+	maxTasks      = 1 << 15
+)
+
+func limitsFor(total uint64) command.Limits {
+	return command.Limits{
+		Pids:   int(min(total/memoryPerTask, maxTasks)), //nolint:gosec // at most maxTasks
+		Memory: max(total-min(memoryRoom, total/4), total/2),
+	}
 }
 
 func (s *System) diskBytes() int64 {
