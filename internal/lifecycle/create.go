@@ -13,6 +13,7 @@ import (
 	"github.com/smolvm/smolvm/internal/network"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/sys/cgroup"
+	"github.com/smolvm/smolvm/internal/sys/fault"
 	"github.com/smolvm/smolvm/internal/sys/pidfd"
 )
 
@@ -86,10 +87,14 @@ func (m *Manager) publish(ctx context.Context, rec store.Record) error {
 		return err
 	}
 	defer claim.Abandon()
+	fault.Point("create.claimed")
 	if err := image.NewDisk(claim.Path(store.DiskFile), rec.Config.Config.DiskMiB); err != nil {
 		return err
 	}
-	return claim.Publish(rec)
+	fault.Point("create.disk")
+	err = claim.Publish(rec)
+	fault.Point("create.published")
+	return err
 }
 
 // owner names the process that a VM is bound to; nil for a VM that stays.

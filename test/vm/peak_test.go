@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"bytes"
 	"os"
 	"strconv"
 	"strings"
@@ -32,3 +33,5 @@ func highest(t *testing.T, pid int) int {
 	}
 	return kib
 }
+
+func contains(b []byte, text string) bool { return bytes.Contains(b, []byte(text)) }
