@@ -113,12 +113,18 @@ func (m *Manager) settleEnded(ctx context.Context, id, asked string) (store.Reco
 	}
 	now := time.Now().UTC()
 	st.BootID, st.Supervisor, st.Engine, st.StoppedAt = bootID, nil, nil, &now
-	if err := m.save(id, st); err != nil {
-		return rec, err
-	}
 	rec.State = st
+	if err := m.save(id, st); err != nil {
+		return rec, &unsavedError{err}
+	}
 	return rec, nil
 }
+
+// unsavedError tells that the record which comes with it is true, and could not be written: the disk is full, or read only.
+type unsavedError struct{ error }
+
+// Unwrap gives the reason.
+func (e *unsavedError) Unwrap() error { return e.error }
 
 // save writes a state and tells of it. The caller holds the lock.
 func (m *Manager) save(id string, st store.State) error {
