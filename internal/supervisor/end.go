@@ -288,6 +288,8 @@ func (s *supervisor) pause(ctx context.Context, want bool) error {
 	err := s.saveLocked(func(st *store.State) { st.State, st.Reason = to, "" })
 	if err != nil {
 		_ = back(ctx)
+	} else if !want {
+		go s.setClock(context.WithoutCancel(ctx))
 	}
 	return err
 }
