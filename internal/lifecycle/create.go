@@ -49,7 +49,7 @@ func (m *Manager) Create(ctx context.Context, cfg api.Config, o CreateOptions) (
 	}
 	rec := store.Record{
 		Config: store.Config{
-			Config: cfg, ImageDigest: img.Digest, KernelID: kernel.ID, DiskUUID: uuid(), CreatedAt: time.Now().UTC(),
+			Config: cfg, ImageDigest: img.Digest, KernelID: kernel.ID, DiskUUID: store.NewUUID(), CreatedAt: time.Now().UTC(),
 		},
 		State: store.State{State: api.StateCreated, Owner: api.OwnerKeep},
 	}
@@ -122,12 +122,4 @@ func madeUpID() string {
 	var b [5]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return "vm-" + hex.EncodeToString(b[:])
-}
-
-// uuid is a random one, version 4.
-func uuid() []byte {
-	b := make([]byte, 16)
-	_, _ = rand.Read(b) // never fails
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return b
 }

@@ -289,7 +289,7 @@ func (s *supervisor) pause(ctx context.Context, want bool) error {
 	if err != nil {
 		_ = back(ctx)
 	} else if !want {
-		go s.setClock(context.WithoutCancel(ctx))
+		go s.relay.SetClock(context.WithoutCancel(ctx), s.log)
 	}
 	return err
 }

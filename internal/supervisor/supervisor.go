@@ -119,7 +119,7 @@ func (s *supervisor) run(ctx context.Context) error {
 	s.in.report(rpc.Report{Ready: true})
 	go s.trim(ctx)
 	s.limitLife(ctx)
-	go s.keepClock(ctx)
+	go s.relay.KeepClock(ctx, s.log)
 	return s.live(ctx, why)
 }
 
