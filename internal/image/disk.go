@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/smolvm/smolvm/errdefs"
 )
@@ -77,7 +78,7 @@ func diskError(path string, err error) error {
 	case err == nil:
 		return nil
 	case noSpace(err):
-		return errdefs.Exhausted.Errorf("make the disk %s: %w", path, err).WithRemedy("df -h %s", path)
+		return errdefs.Exhausted.Errorf("make the disk %s: %w", path, err).WithRemedy("make room: df -h %s", filepath.Dir(filepath.Dir(path)))
 	}
 	return errdefs.Host.Errorf("make the disk %s: %w", path, err)
 }

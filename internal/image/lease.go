@@ -74,7 +74,7 @@ func (s *Store) lockBuild(ctx context.Context, kind string, progress api.Progres
 			return func() { _ = l.Close() }, nil
 		}
 		if !errors.Is(err, lock.ErrHeld) {
-			return nil, errdefs.Host.Errorf("lock the cache: %w", err)
+			return nil, errdefs.Host.Errorf("lock the cache: %w", err).WithRemedy("smolvm doctor; another place is chosen by smolvm --home DIR, or SMOLVM_HOME")
 		}
 		if !told && progress != nil {
 			progress(api.Progress{Stage: kind, Detail: "wait for another smolvm that is making it"})

@@ -13,6 +13,7 @@ import (
 	"github.com/smolvm/smolvm/internal/network"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/sys/cgroup"
+	"github.com/smolvm/smolvm/internal/sys/fault"
 	"github.com/smolvm/smolvm/internal/sys/pidfd"
 )
 
@@ -48,7 +49,7 @@ func (m *Manager) Create(ctx context.Context, cfg api.Config, o CreateOptions) (
 	}
 	rec := store.Record{
 		Config: store.Config{
-			Config: cfg, ImageDigest: img.Digest, KernelID: kernel.ID, DiskUUID: uuid(), CreatedAt: time.Now().UTC(),
+			Config: cfg, ImageDigest: img.Digest, KernelID: kernel.ID, DiskUUID: store.NewUUID(), CreatedAt: time.Now().UTC(),
 		},
 		State: store.State{State: api.StateCreated, Owner: api.OwnerKeep},
 	}
@@ -86,10 +87,14 @@ func (m *Manager) publish(ctx context.Context, rec store.Record) error {
 		return err
 	}
 	defer claim.Abandon()
+	fault.Point("create.claimed")
 	if err := image.NewDisk(claim.Path(store.DiskFile), rec.Config.Config.DiskMiB); err != nil {
 		return err
 	}
-	return claim.Publish(rec)
+	fault.Point("create.disk")
+	err = claim.Publish(rec)
+	fault.Point("create.published")
+	return err
 }
 
 // owner names the process that a VM is bound to; nil for a VM that stays.
@@ -117,12 +122,4 @@ func madeUpID() string {
 	var b [5]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return "vm-" + hex.EncodeToString(b[:])
-}
-
-// uuid is a random one, version 4.
-func uuid() []byte {
-	b := make([]byte, 16)
-	_, _ = rand.Read(b) // never fails
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return b
 }

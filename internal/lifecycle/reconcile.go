@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
@@ -113,12 +111,18 @@ func (m *Manager) settleEnded(ctx context.Context, id, asked string) (store.Reco
 	}
 	now := time.Now().UTC()
 	st.BootID, st.Supervisor, st.Engine, st.StoppedAt = bootID, nil, nil, &now
-	if err := m.save(id, st); err != nil {
-		return rec, err
-	}
 	rec.State = st
+	if err := m.save(id, st); err != nil {
+		return rec, &unsavedError{err}
+	}
 	return rec, nil
 }
+
+// unsavedError tells that the record which comes with it is true, and could not be written: the disk is full, or read only.
+type unsavedError struct{ error }
+
+// Unwrap gives the reason.
+func (e *unsavedError) Unwrap() error { return e.error }
 
 // save writes a state and tells of it. The caller holds the lock.
 func (m *Manager) save(id string, st store.State) error {
@@ -148,38 +152,17 @@ func (m *Manager) reap(ctx context.Context, st store.State) error {
 		if p.PID <= 0 || p.StartTicks == 0 {
 			continue // names nobody for certain
 		}
-		if err := kill(ctx, p); err != nil {
-			return err
+		wait, cancel := context.WithTimeout(ctx, reapWait)
+		err := pidfd.Kill(wait, p.PID, p.StartTicks)
+		cancel()
+		if err != nil {
+			return errdefs.Host.Errorf("end the process %d that a VM left behind: %w", p.PID, err)
 		}
 	}
 	if st.Cgroup != "" && strings.HasPrefix(filepath.Base(st.Cgroup), "smolvm-") {
 		if err := cgroup.Remove(st.Cgroup); err != nil {
 			return errdefs.Host.Errorf("remove the control group that a VM left behind: %w", err)
 		}
-	}
-	return nil
-}
-
-// kill ends a process, if it is still the one that was meant.
-func kill(ctx context.Context, p store.Process) error {
-	fd, err := pidfd.Open(p.PID, p.StartTicks)
-	if errors.Is(err, pidfd.ErrGone) {
-		return nil
-	}
-	if err == nil {
-		defer func() { _ = fd.Close() }()
-		err = fd.Signal(unix.SIGKILL)
-	}
-	if errors.Is(err, pidfd.ErrGone) {
-		return nil
-	}
-	if err == nil {
-		wait, cancel := context.WithTimeout(ctx, reapWait)
-		defer cancel()
-		err = fd.Wait(wait)
-	}
-	if err != nil {
-		return errdefs.Host.Errorf("end the process %d that a VM left behind: %w", p.PID, err)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -46,6 +47,20 @@ func (m *Manager) sandbox(rec store.Record, showEnv bool) api.Sandbox {
 	return box
 }
 
+// shown is a VM whose record was settled with err: what is known of it, however little.
+func (m *Manager) shown(id string, rec store.Record, err error, showEnv bool) api.Sandbox {
+	unsaved, ok := errors.AsType[*unsavedError](err)
+	switch {
+	case err == nil:
+		return m.sandbox(rec, showEnv)
+	case ok:
+		rec.State.Reason += "; that cannot be written down: " + unsaved.Error()
+		return m.sandbox(rec, showEnv)
+	default:
+		return m.broken(id, err)
+	}
+}
+
 // broken shows a VM whose record cannot be read.
 func (m *Manager) broken(id string, err error) api.Sandbox {
 	reason := err.Error()
@@ -67,10 +82,8 @@ func (m *Manager) List(ctx context.Context, all bool) ([]api.Sandbox, error) {
 		rec, err := m.settle(ctx, id)
 		switch {
 		case errdefs.Is(err, errdefs.NotFound): // it went meanwhile
-		case err != nil:
-			boxes = append(boxes, m.broken(id, err))
-		case all || rec.State.State.Live():
-			boxes = append(boxes, m.sandbox(rec, false))
+		case err != nil || all || rec.State.State.Live():
+			boxes = append(boxes, m.shown(id, rec, err, false))
 		}
 	}
 	slices.SortStableFunc(boxes, func(a, b api.Sandbox) int {
@@ -84,10 +97,8 @@ func (m *Manager) Inspect(ctx context.Context, id string, showEnv bool) (api.San
 	m.sweep()
 	rec, err := m.settle(ctx, id)
 	switch {
-	case err == nil:
-		return m.sandbox(rec, showEnv), nil
-	case m.store.Exists(id):
-		return m.broken(id, err), nil
+	case err == nil || m.store.Exists(id):
+		return m.shown(id, rec, err, showEnv), nil
 	default:
 		return api.Sandbox{}, err
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
 	"github.com/smolvm/smolvm/internal/sys/cacert"
 	"github.com/smolvm/smolvm/internal/sys/child"
+	"github.com/smolvm/smolvm/internal/sys/fault"
 	"github.com/smolvm/smolvm/internal/sys/lock"
 	"github.com/smolvm/smolvm/internal/sys/undo"
 )
@@ -68,6 +69,7 @@ func (m *Manager) startLocked(ctx context.Context, id string, progress api.Progr
 	if err != nil {
 		return err
 	}
+	fault.Point("start.saved")
 	sup, err := m.spawn(ctx, id, l, boot)
 	if err != nil {
 		st.State, st.Reason = api.StateError, err.Error()
@@ -76,6 +78,7 @@ func (m *Manager) startLocked(ctx context.Context, id string, progress api.Progr
 		}
 		return err
 	}
+	fault.Point("start.spawned")
 	_ = l.Close() // the supervisor's copy holds it
 	return m.await(ctx, id, sup, progress)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
+	"github.com/smolvm/smolvm/internal/sys/fault"
 	"github.com/smolvm/smolvm/internal/sys/lock"
 	"github.com/smolvm/smolvm/internal/sys/pidfd"
 )
@@ -91,6 +92,7 @@ func (m *Manager) Stop(ctx context.Context, id string, o StopOptions) error {
 		return err
 	}
 	defer func() { _ = l.Close() }()
+	fault.Point("stop.ended")
 	_, err = m.settleEnded(ctx, id, "stopped")
 	return err
 }
@@ -125,6 +127,7 @@ func (m *Manager) Remove(ctx context.Context, id string, force bool) error {
 			return err
 		}
 	}
+	fault.Point("delete.locked")
 	return m.store.Discard(id)
 }
 

@@ -150,6 +150,8 @@ func hostError(what string, err error) error {
 		return nil
 	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
 		return errdefs.Exhausted.Errorf("%s: %w", what, err).WithRemedy("make room on the disk of $SMOLVM_HOME: smolvm ls -a, smolvm image ls, smolvm rm, smolvm image rm")
+	case errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM):
+		return errdefs.Host.Errorf("%s: %w", what, err).WithRemedy("smolvm doctor; another place is chosen by smolvm --home DIR, or SMOLVM_HOME")
 	default:
 		return errdefs.Host.Errorf("%s: %w", what, err)
 	}

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/smolvm/smolvm/internal/sys/fault"
 )
 
 // Discard deletes the VM id. The caller holds its lock, and nothing of the VM runs any more. The directory leaves its
@@ -25,6 +27,7 @@ func (s *Store) Discard(id string) error {
 	if err != nil {
 		return hostError("delete the VM "+id, err)
 	}
+	fault.Point("delete.renamed")
 	return hostError("delete the VM "+id, os.RemoveAll(to))
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/smolvm/smolvm/internal/network/control"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/sys/excerpt"
+	"github.com/smolvm/smolvm/internal/sys/fault"
 )
 
 // consoleLines is how much of the console an error about a boot shows.
@@ -60,10 +61,13 @@ func (s *supervisor) boot(ctx context.Context) (err error) {
 	if err := s.policy.attach(ctx, s.uplink); err != nil {
 		return err
 	}
+	fault.Point("supervise.hello", b.machine.Handle().PID)
 	if err := s.configure(ctx, b.guest); err != nil {
 		return s.withConsole(err)
 	}
-	return s.nowRunning(b)
+	err = s.nowRunning(b)
+	fault.Point("supervise.running", b.machine.Handle().PID)
+	return err
 }
 
 func (s *supervisor) verdicts() *engine.Verdicts {
@@ -258,6 +262,7 @@ func (b *booting) one(ctx context.Context, a engine.Accel, limit time.Duration) 
 		b.drop(ctx)
 		return err
 	}
+	fault.Point("supervise.monitor", b.machine.Handle().PID)
 	if b.guest, err = b.hello(boot, broken); err == nil {
 		booted.Store(true)
 		return nil

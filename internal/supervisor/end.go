@@ -12,6 +12,7 @@ import (
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/sys/excerpt"
+	"github.com/smolvm/smolvm/internal/sys/fault"
 	"github.com/smolvm/smolvm/internal/sys/pidfd"
 )
 
@@ -93,6 +94,7 @@ func (s *supervisor) live(ctx context.Context, first end) error {
 	if err := machine.Stop(ctx, 0); err != nil { // it has ended; this is for what the engine holds
 		s.log.Warn("after the monitor's end", "error", err)
 	}
+	fault.Point("supervise.ended")
 	err := s.settle(o)
 	for _, w := range e.waiters {
 		w.answer(err)
@@ -118,6 +120,7 @@ func (e *ending) add(r end) {
 			e.s.log.Warn("the record does not say that the VM is stopping", "error", err)
 		}
 	}
+	fault.Point("supervise.stopping", e.machine.Handle().PID)
 	if r.kill {
 		if e.hurry != nil {
 			e.hurry()
@@ -285,6 +288,8 @@ func (s *supervisor) pause(ctx context.Context, want bool) error {
 	err := s.saveLocked(func(st *store.State) { st.State, st.Reason = to, "" })
 	if err != nil {
 		_ = back(ctx)
+	} else if !want {
+		go s.relay.SetClock(context.WithoutCancel(ctx), s.log)
 	}
 	return err
 }

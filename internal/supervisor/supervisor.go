@@ -19,6 +19,7 @@ import (
 	"github.com/smolvm/smolvm/internal/supervisor/uplink"
 	"github.com/smolvm/smolvm/internal/sys/capfile"
 	"github.com/smolvm/smolvm/internal/sys/cgroup"
+	"github.com/smolvm/smolvm/internal/sys/fault"
 	"github.com/smolvm/smolvm/internal/sys/pidfd"
 	"github.com/smolvm/smolvm/internal/sys/sockpath"
 	"github.com/smolvm/smolvm/internal/sys/undo"
@@ -92,6 +93,7 @@ func newSupervisor(ctx context.Context, id string, d Deps, in *inherited, log *s
 // run is the VM's life.
 func (s *supervisor) run(ctx context.Context) error {
 	defer s.undo.Run()
+	fault.Point("supervise.begin")
 	ctx, cancel := context.WithCancel(ctx)
 	s.undo.Add(cancel)
 	if err := s.open(ctx); err != nil {
@@ -117,6 +119,7 @@ func (s *supervisor) run(ctx context.Context) error {
 	s.in.report(rpc.Report{Ready: true})
 	go s.trim(ctx)
 	s.limitLife(ctx)
+	go s.relay.KeepClock(ctx, s.log)
 	return s.live(ctx, why)
 }
 

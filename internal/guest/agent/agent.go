@@ -163,6 +163,7 @@ func (a *Agent) Handler() http.Handler {
 		connect.WithCompression("gzip", nil, nil), // the link is faster than that
 		connect.WithInterceptors(&gate{a}))
 	mux.Handle(path, rpc)
+	mux.HandleFunc("PUT /v1/clock", a.putClock)
 	mux.HandleFunc("GET /v1/file", a.bulk(a.getFile))
 	mux.HandleFunc("PUT /v1/file", a.bulk(a.putFile))
 	mux.HandleFunc("GET /v1/tar", a.bulk(a.getTar))

@@ -21,6 +21,7 @@ func Main(ctx context.Context, build string) error {
 	if os.Getpid() != 1 {
 		return errors.New("this is the agent inside a SmolVM guest: it runs as process 1 of one, not here")
 	}
+	boot.Deaf()
 	debug.SetMemoryLimit(memoryLimit)
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	if err := boot.Early(log); err != nil {

@@ -107,3 +107,19 @@ func (p *FD) Wait(ctx context.Context) error {
 		}
 	}
 }
+
+// Kill ends a process, if it is still the one that was meant, and waits until it is gone.
+func Kill(ctx context.Context, pid int, ticks uint64) error {
+	fd, err := Open(pid, ticks)
+	if err == nil {
+		defer func() { _ = fd.Close() }()
+		err = fd.Signal(unix.SIGKILL)
+	}
+	if errors.Is(err, ErrGone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return fd.Wait(ctx)
+}

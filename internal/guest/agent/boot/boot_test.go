@@ -69,3 +69,21 @@ func TestContainsField(t *testing.T) {
 		t.Error("words of the command line are told apart wrongly")
 	}
 }
+
+// TestLimits: what small and large machines leave to the user's commands.
+func TestLimits(t *testing.T) {
+	tests := []struct {
+		total, memory uint64
+		pids          int
+	}{
+		{128 << 20, 96 << 20, 256},
+		{512 << 20, 448 << 20, 1024},
+		{1 << 30, 960 << 20, 2048},
+		{64 << 30, 64<<30 - 64<<20, 1 << 15},
+	}
+	for _, tt := range tests {
+		if got := limitsFor(tt.total); got.Memory != tt.memory || got.Pids != tt.pids {
+			t.Errorf("of %d MiB: %d MiB and %d processes, want %d and %d", tt.total>>20, got.Memory>>20, got.Pids, tt.memory>>20, tt.pids)
+		}
+	}
+}

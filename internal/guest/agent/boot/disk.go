@@ -61,6 +61,10 @@ func grow(dir *os.File, device string) error {
 	return nil
 }
 
+// marked reports whether a grow failed because the file system saw errors before: a full disk of the host's is enough. It
+// was replayed from its journal and is as large as it was: a VM must start from that, not stay shut for ever.
+func marked(err error) bool { return errors.Is(err, unix.EPERM) }
+
 func deviceSize(device string) (uint64, error) {
 	f, err := os.Open(device)
 	if err != nil {

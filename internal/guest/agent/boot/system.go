@@ -61,7 +61,9 @@ func (s *System) Configure(c *proto.ConfigureRequest) (diskBytes int64, r *comma
 	if s.runner != nil {
 		return 0, nil, errors.New("the guest is configured")
 	}
-	s.setClock(c.GetWallClockNs())
+	if err := s.SetClock(c.GetWallClockNs()); err != nil {
+		s.log.Warn("wall clock", "err", err)
+	}
 	if seed := c.GetSeed(); len(seed) > 0 {
 		if err := addEntropy(seed); err != nil {
 			return 0, nil, err
@@ -82,6 +84,10 @@ func (s *System) Configure(c *proto.ConfigureRequest) (diskBytes int64, r *comma
 	if err := s.mountModules(); err != nil {
 		return 0, nil, err
 	}
+	if err := s.bindPlainDirs(); err != nil {
+		return 0, nil, err
+	}
+	s.tune()
 	s.identify(c.GetIdentity())
 	if err := s.network(c.GetNetwork()); err != nil {
 		return 0, nil, err
@@ -108,8 +114,23 @@ func limits() command.Limits {
 	if err := unix.Sysinfo(&info); err == nil {
 		total = info.Totalram * uint64(info.Unit)
 	}
-	const room = 64 << 20
-	return command.Limits{Pids: 1 << 15, Memory: max(total-min(room, total/4), total/2)}
+	return limitsFor(total)
+}
+
+// What a machine keeps for itself, and what a process may be expected to need: a shell that only waits takes some 200 KiB,
+// page tables and the kernel's part included. A fork bomb has to meet its own limit while there is memory left, or it takes
+// the machine along.
+const (
+	memoryRoom    = 64 << 20
+	memoryPerTask = 512 << 10
+	maxTasks      = 1 << 15
+)
+
+func limitsFor(total uint64) command.Limits {
+	return command.Limits{
+		Pids:   int(min(total/memoryPerTask, maxTasks)), //nolint:gosec // at most maxTasks
+		Memory: max(total-min(memoryRoom, total/4), total/2),
+	}
 }
 
 func (s *System) diskBytes() int64 {
@@ -120,14 +141,13 @@ func (s *System) diskBytes() int64 {
 	return int64(st.Blocks) * st.Bsize //nolint:gosec // below 2^63
 }
 
-func (s *System) setClock(ns int64) {
+// SetClock sets the wall clock to ns since 1970; 0 leaves it.
+func (s *System) SetClock(ns int64) error {
 	if ns <= 0 {
-		return
+		return nil
 	}
 	ts := unix.NsecToTimespec(ns)
-	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
-		s.log.Warn("wall clock", "err", err)
-	}
+	return unix.ClockSettime(unix.CLOCK_REALTIME, &ts)
 }
 
 // switchRoot opens the disk, puts it over the image and makes that the root.
@@ -143,7 +163,9 @@ func (s *System) switchRoot(uuid []byte) error {
 	if err := setUUID(s.disk, uuid); err != nil {
 		return err
 	}
-	if err := grow(s.disk, s.drives["disk"]); err != nil {
+	if err := grow(s.disk, s.drives["disk"]); marked(err) {
+		s.log.Warn("the disk's file system saw errors, e2fsck would mend it", "err", err)
+	} else if err != nil {
 		return err
 	}
 	upper, work := filepath.Join(diskDir, "upper"), filepath.Join(diskDir, "work")
@@ -199,7 +221,9 @@ func (s *System) mountModules() error {
 
 // Resumed gives a restored guest its new time, randomness and identity. Nothing of the user's runs meanwhile.
 func (s *System) Resumed(r *proto.ResumedRequest) error {
-	s.setClock(r.GetWallClockNs())
+	if err := s.SetClock(r.GetWallClockNs()); err != nil {
+		s.log.Warn("wall clock", "err", err)
+	}
 	if err := addEntropy(r.GetSeed()); err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 // room for the agent, and one below it per command.
 type cgroups struct {
 	root string
+	each string // the most processes of one command, so that a fork bomb leaves room for another command that ends it
 	mu   sync.Mutex
 	next uint64
 	old  []string // of commands that ended and left something behind
@@ -30,11 +31,19 @@ type Limits struct {
 
 // newCgroups makes the group "user" below the mounted cgroup2 file system at mount.
 func newCgroups(mount string, l Limits) (*cgroups, error) {
-	c := &cgroups{root: filepath.Join(mount, "user"), spare: make(chan *os.File, 1)}
-	if err := put(filepath.Join(mount, "cgroup.subtree_control"), "+pids +memory"); err != nil {
+	c := &cgroups{root: filepath.Join(mount, "user"), each: strconv.Itoa(l.Pids - l.Pids/4), spare: make(chan *os.File, 1)}
+	const control = "cgroup.subtree_control"
+	if err := put(filepath.Join(mount, control), "+pids +memory"); err != nil {
 		return nil, err
 	}
 	if err := os.Mkdir(c.root, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	// Commands share the processors evenly, however many processes each has. A kernel without that still runs them.
+	for _, dir := range []string{mount, c.root} {
+		_ = put(filepath.Join(dir, control), "+cpu")
+	}
+	if err := put(filepath.Join(c.root, control), "+pids"); err != nil {
 		return nil, err
 	}
 	if err := put(filepath.Join(c.root, "pids.max"), strconv.Itoa(l.Pids)); err != nil {
@@ -87,11 +96,16 @@ func (c *cgroups) make() (*os.File, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("control group: %w", err)
 	}
-	f, err := os.Open(dir)
+	err := put(filepath.Join(dir, "pids.max"), c.each)
+	var f *os.File
+	if err == nil {
+		f, err = os.Open(dir)
+	}
 	if err != nil {
 		_ = os.Remove(dir)
+		return nil, fmt.Errorf("control group: %w", err)
 	}
-	return f, err
+	return f, nil
 }
 
 // release removes the group, or later, when what the command left behind is gone.
