@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -183,8 +184,12 @@ func procNames(t *testing.T, _ *Manager, g Guest) {
 	if _, err := g.Exec(ctx, api.ExecRequest{Shell: true, Argv: []string{"x"}}, ExecIO{}); !errdefs.Is(err, errdefs.Invalid) {
 		t.Errorf("a shell with arguments: %v", err)
 	}
+	info, err := g.StartDetached(ctx, api.ExecRequest{Argv: []string{"true"}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	all, err := g.Processes(ctx)
-	if err != nil || len(all) == 0 {
+	if err != nil || !slices.ContainsFunc(all, func(p api.Process) bool { return p.ExecID == info.ExecID }) {
 		t.Errorf("%v, %v", all, err)
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 // TestVMHostileGuest: whatever a guest does to itself, the VM's other commands are answered, or its end is told truly.
 func TestVMHostileGuest(t *testing.T) {
+	long(t)
 	c := program(t)
 	id := c.vm(t, "hostile", "--memory", "512")
 	for _, tt := range []struct {
@@ -257,6 +258,7 @@ func guestPanic(t *testing.T, c cli, id string) {
 // TestVMManyNames: a directory of more entries than anybody has use for comes out, or is refused; nothing hangs, and what
 // a client left half way is nobody's burden.
 func TestVMManyNames(t *testing.T) {
+	long(t)
 	c := program(t)
 	id := c.vm(t, "many")
 	c.sh(t, id, `python3 -c "

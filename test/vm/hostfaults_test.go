@@ -80,6 +80,7 @@ func TestVMWrongInput(t *testing.T) {
 
 // TestVMHostFaults: what is wrong on the host is said, with what to do, and makes nothing worse.
 func TestVMHostFaults(t *testing.T) {
+	long(t)
 	c := program(t)
 	id := c.name(t, "host")
 	c.ok(t, "create", "--name", id, "--memory", "256")
@@ -149,6 +150,7 @@ func TestVMHostFaults(t *testing.T) {
 
 // TestVMAtOnce: many at the same thing.
 func TestVMAtOnce(t *testing.T) {
+	long(t)
 	c := program(t)
 	id := c.name(t, "once")
 	codes := at(10, func(int) result { return c.run(t, "create", "--name", id, "--memory", "256") })
@@ -202,6 +204,7 @@ func at(n int, do func(i int) result) []result {
 // TestVMRootFullHome: a home on a small file system that gets full, and on a read-only one, in a mount namespace that ends with
 // the test.
 func TestVMRootFullHome(t *testing.T) {
+	long(t)
 	c := program(t)
 	if os.Geteuid() != 0 {
 		t.Skip("mounts a small file system")

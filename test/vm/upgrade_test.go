@@ -63,6 +63,7 @@ func (c cli) duplicate(t *testing.T) cli {
 // TestVMUpgrade: VMs that the commit before this one started are ours to list, use, stop and start again, and what was at
 // the program's place does not matter to those that run.
 func TestVMUpgrade(t *testing.T) {
+	long(t)
 	c := program(t)
 	old := former(t).duplicate(t)
 	id := c.name(t, "upgrade")
