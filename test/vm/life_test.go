@@ -210,7 +210,7 @@ func TestVMGuestIsDebian(t *testing.T) {
 		mount -t tmpfs none /mnt && umount /mnt || echo no mount
 		python3 -m venv --without-pip /tmp/v && /tmp/v/bin/python -c 'print("venv")'
 		cat /sys/class/net/eth0/operstate`)
-	want := "debian 13\nvenv\ndown\n"
+	want := "debian 13\nvenv\nup\n"
 	if got != want {
 		t.Errorf("the guest says\n%s\nwant\n%s", got, want)
 	}
