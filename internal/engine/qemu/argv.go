@@ -45,7 +45,10 @@ func argv(s *engine.Spec, n fds, tscKHz uint64) []string {
 	if s.Accel == accelKVM {
 		a = append(a, "-accel", "kvm", "-cpu", "host")
 	} else {
-		a = append(a, "-accel", "tcg,tb-size=64", "-cpu", "max")
+		// A boot and a Python with its usual modules are some 100 MiB of translated code; where there is no room for it, all of it is
+		// thrown away and made again, with 64 MiB in the middle of the first command. The kernel clears and copies pages by bytes
+		// on a processor with ERMS, by words on others: QEMU 7.2 emulates either one item at a time.
+		a = append(a, "-accel", "tcg,tb-size=128", "-cpu", "max,-erms")
 	}
 	a = append(
 		a,

@@ -115,7 +115,7 @@ func (k kit) start(t *testing.T, disk string) *machine {
 	dir := t.TempDir()
 	agent, qmp := filepath.Join(dir, "a"), filepath.Join(dir, "q")
 	argv := []string{
-		"-M", "microvm", "-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-accel", "tcg,tb-size=64", "-cpu", "max",
+		"-M", "microvm", "-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-accel", "tcg,tb-size=128", "-cpu", "max,-erms",
 		"-m", "512", "-kernel", k.boot.Kernel, "-initrd", k.boot.Initrd, "-append",
 		fmt.Sprintf("console=ttyS0 reboot=t panic=-1 tsc=reliable tsc_early_khz=%d quiet", k.khz),
 		"-serial", "stdio", "-device", "virtio-rng-device", "-qmp", "unix:" + qmp + ",server=on,wait=off",
