@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -138,24 +139,30 @@ func (s *Store) BootFiles(ctx context.Context, k api.Kernel, agent []byte) (Boot
 		return BootFiles{}, err
 	}
 	dir := filepath.Dir(k.Path)
-	sum := sha256.Sum256(append([]byte(initrdFormat+"\n"), agent...))
+	hash := sha256.New()
+	_, _ = io.WriteString(hash, initrdFormat+"\n") // never fails
+	_, _ = hash.Write(agent)
 	b := BootFiles{
 		Kernel:  k.Path,
 		Modules: filepath.Join(dir, ModulesFile),
-		Initrd:  filepath.Join(dir, initrdPrefix+hex.EncodeToString(sum[:8])+".img"),
+		Initrd:  filepath.Join(dir, initrdPrefix+hex.EncodeToString(hash.Sum(nil)[:8])+".img"),
 	}
 	modules, err := readModules(filepath.Join(dir, InitrdModules))
 	if err != nil {
 		return BootFiles{}, wrap("initramfs", err)
 	}
-	var img bytes.Buffer
-	if err := initramfs.Write(&img, agent, modules); err != nil {
+	size, err := initramfs.Size(agent, modules)
+	if err != nil {
 		return BootFiles{}, wrap("initramfs", err)
 	}
 	now := time.Now()
-	if st, err := os.Lstat(b.Initrd); err == nil && st.Mode().IsRegular() && st.Size() == int64(img.Len()) {
+	if st, err := os.Lstat(b.Initrd); err == nil && st.Mode().IsRegular() && st.Size() == size {
 		_ = os.Chtimes(b.Initrd, now, now) // only decides which old one goes first
 		return b, nil
+	}
+	var img bytes.Buffer
+	if err := initramfs.Write(&img, agent, modules); err != nil {
+		return BootFiles{}, wrap("initramfs", err)
 	}
 	if err := renameio.WriteFile(b.Initrd, img.Bytes(), 0o444, renameio.IgnoreUmask()); err != nil {
 		return BootFiles{}, wrap("initramfs", err)

@@ -25,7 +25,17 @@ type Module struct {
 // per line, /dev/console, and the empty directories that an init mounts on. The same input gives the same bytes. Its size is
 // a multiple of Align.
 func Write(w io.Writer, agent []byte, modules []Module) error {
-	a := &archive{w: bufio.NewWriterSize(w, 1<<20)}
+	_, err := write(bufio.NewWriterSize(w, 1<<20), agent, modules)
+	return err
+}
+
+// Size is the size of what Write writes.
+func Size(agent []byte, modules []Module) (int64, error) {
+	return write(bufio.NewWriter(io.Discard), agent, modules)
+}
+
+func write(w *bufio.Writer, agent []byte, modules []Module) (size int64, err error) {
+	a := &archive{w: w}
 	for _, d := range []string{"dev", "proc", "sys", "run", "new", "modules"} {
 		a.add(entry{name: d, mode: modeDir | 0o755, nlink: 2})
 	}
@@ -35,7 +45,7 @@ func Write(w io.Writer, agent []byte, modules []Module) error {
 	var list strings.Builder
 	for _, m := range modules {
 		if strings.ContainsAny(m.Name, "/\n\x00") || m.Name == "" || m.Name == "list" {
-			return fmt.Errorf("module file name %q", m.Name)
+			return 0, fmt.Errorf("module file name %q", m.Name)
 		}
 		fmt.Fprintln(&list, m.Name)
 		a.add(entry{name: "modules/" + m.Name, mode: modeFile | 0o444, nlink: 1, data: m.Data})
@@ -44,9 +54,9 @@ func Write(w io.Writer, agent []byte, modules []Module) error {
 	a.add(entry{name: "TRAILER!!!", nlink: 1})
 	a.pad(Align)
 	if a.err != nil {
-		return a.err
+		return 0, a.err
 	}
-	return a.w.Flush()
+	return a.size, a.w.Flush()
 }
 
 // File types of the mode field (stat(2)).

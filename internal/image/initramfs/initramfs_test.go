@@ -55,6 +55,9 @@ func TestWrite(t *testing.T) {
 	if b.Len()%initramfs.Align != 0 {
 		t.Errorf("%d bytes are no whole pages", b.Len())
 	}
+	if size, err := initramfs.Size([]byte("agent"), mods); err != nil || size != int64(b.Len()) {
+		t.Errorf("Size = %d, %v, want %d", size, err, b.Len())
+	}
 	names, files := unpack(t, b.Bytes())
 	for name, want := range map[string]file{
 		"init":            {mode: 0o100755, data: "agent"},
