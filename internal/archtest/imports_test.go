@@ -28,7 +28,7 @@ func layers() []layer {
 		{"internal/sys/...", nil},
 		{"internal/guest/proto", nil},
 		{"internal/guest/link", nil},
-		{"internal/guest/client", []string{"internal/guest/proto", errdefs}},
+		{"internal/guest/client", []string{"internal/guest/proto", errdefs, sys}},
 		{"internal/guest/agent/...", []string{"internal/guest/agent/...", "internal/guest/proto", "internal/guest/link", sys}},
 		{"internal/engine/...", []string{"internal/engine/...", errdefs, sys, "internal/guest/link"}},
 		{"internal/image/...", []string{"internal/image/...", api, errdefs, sys}},

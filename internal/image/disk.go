@@ -3,7 +3,8 @@ package image
 import (
 	"bytes"
 	"compress/gzip"
-	_ "embed" // the template
+	_ "embed" // the templates
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -11,19 +12,24 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 )
 
-// diskTemplate is an empty ext4 of templateMiB, gzipped. script/template makes it.
-//
-//go:embed disk.ext4.gz
-var diskTemplate []byte
+// The templates are empty ext4 file systems, packed: script/template makes them and says how.
+var (
+	//go:embed disk-256.ext4.gz
+	smallTemplate []byte
+	//go:embed disk-8192.ext4.gz
+	defaultTemplate []byte
+)
 
 // Sizes of disks.
 const (
-	templateMiB = 256
-	// MinDiskMiB and MaxDiskMiB bound a VM's disk: the template's size, and what it can be grown to.
-	MinDiskMiB = templateMiB
+	smallMiB   = 256
+	defaultMiB = api.DefaultDiskMiB
+	// MinDiskMiB and MaxDiskMiB bound a VM's disk: the smallest template's size, and what it can be grown to.
+	MinDiskMiB = smallMiB
 	MaxDiskMiB = 256 << 10
 )
 
@@ -40,7 +46,7 @@ func GrowDisk(path string, sizeMiB int) error {
 }
 
 // NewDisk writes an empty ext4 disk, sparse and of the given size, to path, which must not exist. The file system in it
-// is the small template's; the guest grows it.
+// has the size of a template, the default's if that fits; what is missing, the guest adds.
 func NewDisk(path string, sizeMiB int) (err error) {
 	if sizeMiB < MinDiskMiB || sizeMiB > MaxDiskMiB {
 		return errdefs.Invalid.Errorf("a disk of %d MiB: %d to %d are possible", sizeMiB, MinDiskMiB, MaxDiskMiB)
@@ -60,11 +66,11 @@ func NewDisk(path string, sizeMiB int) (err error) {
 			_ = os.Remove(path)
 		}
 	}()
-	z, err := gzip.NewReader(bytes.NewReader(diskTemplate))
-	if err != nil {
-		return errdefs.Internal.Errorf("the disk template: %w", err)
+	packed := smallTemplate
+	if sizeMiB >= defaultMiB {
+		packed = defaultTemplate
 	}
-	if err := writeSparse(f, z); err != nil {
+	if err := unpack(f, packed, int64(sizeMiB)<<20); err != nil {
 		return diskError(path, err)
 	}
 	if err := f.Truncate(int64(sizeMiB) << 20); err != nil {
@@ -83,30 +89,24 @@ func diskError(path string, err error) error {
 	return errdefs.Host.Errorf("make the disk %s: %w", path, err)
 }
 
-// writeSparse copies r to f from its start and leaves holes where r is zero.
-func writeSparse(f *os.File, r io.Reader) error {
-	const block = 4096
-	buf, zero := make([]byte, 64*block), make([]byte, block)
-	for off := int64(0); ; {
-		n, err := io.ReadFull(r, buf)
-		for at := 0; at < n; at += block {
-			part := buf[at:min(at+block, n)]
-			if bytes.Equal(part, zero[:len(part)]) {
-				continue
-			}
-			if _, werr := f.WriteAt(part, off+int64(at)); werr != nil {
-				return werr
-			}
-		}
-		off += int64(n)
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			if off > templateMiB<<20 {
-				return fmt.Errorf("the template has %d bytes", off)
-			}
+// unpack writes a template's records to f and leaves the rest to be holes.
+func unpack(f *os.File, packed []byte, size int64) error {
+	z, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return fmt.Errorf("the template: %w", err)
+	}
+	for {
+		var head struct{ Offset, Length int64 }
+		switch err := binary.Read(z, binary.LittleEndian, &head); {
+		case errors.Is(err, io.EOF):
 			return nil
+		case err != nil:
+			return fmt.Errorf("the template: %w", err)
+		case head.Offset < 0 || head.Length < 0 || head.Offset > size-head.Length:
+			return fmt.Errorf("the template has %d bytes at %d", head.Length, head.Offset)
 		}
-		if err != nil {
-			return err
+		if _, err := io.CopyN(io.NewOffsetWriter(f, head.Offset), z, head.Length); err != nil {
+			return fmt.Errorf("write the template: %w", err)
 		}
 	}
 }

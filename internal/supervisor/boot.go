@@ -88,15 +88,19 @@ func (s *supervisor) configure(ctx context.Context, guest *client.Client) error 
 	seed := make([]byte, 64)
 	_, _ = rand.Read(seed) // never fails
 	cfg := s.config.Config
-	_, err := guest.Configure(ctx, &proto.ConfigureRequest{
-		Identity:       &proto.Identity{Id: s.id, Hostname: api.Hostname(s.id), MachineId: s.config.DiskUUID},
-		Env:            cfg.Env,
-		Workdir:        cfg.Workdir,
-		User:           cfg.User,
-		WallClockNs:    time.Now().UnixNano(),
-		Seed:           seed,
-		DiskUuid:       s.config.DiskUUID,
-		CaCertificates: s.in.plan.Roots,
+	roots, err := client.Authorities(s.in.plan.Roots)
+	if err != nil {
+		return err
+	}
+	_, err = guest.Configure(ctx, &proto.ConfigureRequest{
+		Identity:    &proto.Identity{Id: s.id, Hostname: api.Hostname(s.id), MachineId: s.config.DiskUUID},
+		Env:         cfg.Env,
+		Workdir:     cfg.Workdir,
+		User:        cfg.User,
+		WallClockNs: time.Now().UnixNano(),
+		Seed:        seed,
+		DiskUuid:    s.config.DiskUUID,
+		Authorities: roots,
 		Network: &proto.Network{
 			Address: control.Guest().String(), Gateway: control.Gateway().String(), Dns: control.Gateway().String(), Mtu: control.MTU,
 		},

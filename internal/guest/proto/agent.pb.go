@@ -259,10 +259,10 @@ type ConfigureRequest struct {
 	DiskUuid       []byte            `protobuf:"bytes,7,opt,name=disk_uuid,json=diskUuid,proto3" json:"disk_uuid,omitempty"` // 16 bytes
 	Network        *Network          `protobuf:"bytes,8,opt,name=network,proto3" json:"network,omitempty"`                   // absent: eth0 stays down
 	AuthorizedKeys []string          `protobuf:"bytes,9,rep,name=authorized_keys,json=authorizedKeys,proto3" json:"authorized_keys,omitempty"`
-	// Certificates (DER) of authorities that the guest is to trust besides its own.
-	CaCertificates [][]byte `protobuf:"bytes,10,rep,name=ca_certificates,json=caCertificates,proto3" json:"ca_certificates,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Authorities that the guest is to trust besides its own.
+	Authorities   []*Authority `protobuf:"bytes,10,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ConfigureRequest) Reset() {
@@ -358,11 +358,64 @@ func (x *ConfigureRequest) GetAuthorizedKeys() []string {
 	return nil
 }
 
-func (x *ConfigureRequest) GetCaCertificates() [][]byte {
+func (x *ConfigureRequest) GetAuthorities() []*Authority {
 	if x != nil {
-		return x.CaCertificates
+		return x.Authorities
 	}
 	return nil
+}
+
+// Authority is a certificate authority. The host has checked it: the guest does not read it.
+type Authority struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pem           string                 `protobuf:"bytes,1,opt,name=pem,proto3" json:"pem,omitempty"`
+	SubjectHash   string                 `protobuf:"bytes,2,opt,name=subject_hash,json=subjectHash,proto3" json:"subject_hash,omitempty"` // by which OpenSSL finds it in a folder
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Authority) Reset() {
+	*x = Authority{}
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Authority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Authority) ProtoMessage() {}
+
+func (x *Authority) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Authority.ProtoReflect.Descriptor instead.
+func (*Authority) Descriptor() ([]byte, []int) {
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Authority) GetPem() string {
+	if x != nil {
+		return x.Pem
+	}
+	return ""
+}
+
+func (x *Authority) GetSubjectHash() string {
+	if x != nil {
+		return x.SubjectHash
+	}
+	return ""
 }
 
 type Network struct {
@@ -377,7 +430,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[4]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -389,7 +442,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[4]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -402,7 +455,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{4}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Network) GetAddress() string {
@@ -443,7 +496,7 @@ type ConfigureResponse struct {
 
 func (x *ConfigureResponse) Reset() {
 	*x = ConfigureResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[5]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -455,7 +508,7 @@ func (x *ConfigureResponse) String() string {
 func (*ConfigureResponse) ProtoMessage() {}
 
 func (x *ConfigureResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[5]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -468,7 +521,7 @@ func (x *ConfigureResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureResponse.ProtoReflect.Descriptor instead.
 func (*ConfigureResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{5}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ConfigureResponse) GetDiskBytes() int64 {
@@ -498,7 +551,7 @@ type ResumedRequest struct {
 
 func (x *ResumedRequest) Reset() {
 	*x = ResumedRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[6]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -510,7 +563,7 @@ func (x *ResumedRequest) String() string {
 func (*ResumedRequest) ProtoMessage() {}
 
 func (x *ResumedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[6]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -523,7 +576,7 @@ func (x *ResumedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumedRequest.ProtoReflect.Descriptor instead.
 func (*ResumedRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{6}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ResumedRequest) GetEpoch() uint64 {
@@ -570,7 +623,7 @@ type ResumedResponse struct {
 
 func (x *ResumedResponse) Reset() {
 	*x = ResumedResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[7]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -582,7 +635,7 @@ func (x *ResumedResponse) String() string {
 func (*ResumedResponse) ProtoMessage() {}
 
 func (x *ResumedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[7]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -595,7 +648,7 @@ func (x *ResumedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumedResponse.ProtoReflect.Descriptor instead.
 func (*ResumedResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{7}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ResumedResponse) GetEpoch() uint64 {
@@ -614,7 +667,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[8]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -626,7 +679,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[8]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -639,7 +692,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{8}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PingRequest) GetPayload() []byte {
@@ -658,7 +711,7 @@ type PingResponse struct {
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[9]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -670,7 +723,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[9]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -683,7 +736,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{9}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PingResponse) GetPayload() []byte {
@@ -720,7 +773,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[10]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -732,7 +785,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[10]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -745,7 +798,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{10}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ExecStart) GetArgv() []string {
@@ -864,7 +917,7 @@ type Terminal struct {
 
 func (x *Terminal) Reset() {
 	*x = Terminal{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[11]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -876,7 +929,7 @@ func (x *Terminal) String() string {
 func (*Terminal) ProtoMessage() {}
 
 func (x *Terminal) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[11]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -889,7 +942,7 @@ func (x *Terminal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Terminal.ProtoReflect.Descriptor instead.
 func (*Terminal) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{11}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Terminal) GetRows() uint32 {
@@ -929,7 +982,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[12]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -941,7 +994,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[12]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -954,7 +1007,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{12}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExecRequest) GetKind() isExecRequest_Kind {
@@ -1052,7 +1105,7 @@ type ExecStarted struct {
 
 func (x *ExecStarted) Reset() {
 	*x = ExecStarted{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[13]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1117,7 @@ func (x *ExecStarted) String() string {
 func (*ExecStarted) ProtoMessage() {}
 
 func (x *ExecStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[13]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1130,7 @@ func (x *ExecStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStarted.ProtoReflect.Descriptor instead.
 func (*ExecStarted) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{13}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExecStarted) GetPid() int32 {
@@ -1101,7 +1154,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[14]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1166,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[14]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1179,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{14}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExecExit) GetExitCode() int32 {
@@ -1179,7 +1232,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[15]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1191,7 +1244,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[15]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1204,7 +1257,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{15}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExecResponse) GetKind() isExecResponse_Kind {
@@ -1291,7 +1344,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[16]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1356,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[16]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1369,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{16}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SignalRequest) GetExecId() string {
@@ -1348,7 +1401,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[17]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1413,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[17]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1426,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{17}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{18}
 }
 
 type ResizeRequest struct {
@@ -1387,7 +1440,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[18]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1399,7 +1452,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[18]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1412,7 +1465,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{18}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ResizeRequest) GetExecId() string {
@@ -1444,7 +1497,7 @@ type ResizeResponse struct {
 
 func (x *ResizeResponse) Reset() {
 	*x = ResizeResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[19]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1509,7 @@ func (x *ResizeResponse) String() string {
 func (*ResizeResponse) ProtoMessage() {}
 
 func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[19]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1522,7 @@ func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
 func (*ResizeResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{19}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{20}
 }
 
 type KeepRequest struct {
@@ -1481,7 +1534,7 @@ type KeepRequest struct {
 
 func (x *KeepRequest) Reset() {
 	*x = KeepRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[20]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1493,7 +1546,7 @@ func (x *KeepRequest) String() string {
 func (*KeepRequest) ProtoMessage() {}
 
 func (x *KeepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[20]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1506,7 +1559,7 @@ func (x *KeepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepRequest.ProtoReflect.Descriptor instead.
 func (*KeepRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{20}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *KeepRequest) GetExecId() string {
@@ -1524,7 +1577,7 @@ type KeepResponse struct {
 
 func (x *KeepResponse) Reset() {
 	*x = KeepResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[21]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1589,7 @@ func (x *KeepResponse) String() string {
 func (*KeepResponse) ProtoMessage() {}
 
 func (x *KeepResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[21]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +1602,7 @@ func (x *KeepResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepResponse.ProtoReflect.Descriptor instead.
 func (*KeepResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{21}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{22}
 }
 
 // Process is a command that Exec started.
@@ -1575,7 +1628,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[22]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1640,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[22]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1653,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{22}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Process) GetExecId() string {
@@ -1715,7 +1768,7 @@ type ProcessesRequest struct {
 
 func (x *ProcessesRequest) Reset() {
 	*x = ProcessesRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[23]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1727,7 +1780,7 @@ func (x *ProcessesRequest) String() string {
 func (*ProcessesRequest) ProtoMessage() {}
 
 func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[23]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1740,7 +1793,7 @@ func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesRequest.ProtoReflect.Descriptor instead.
 func (*ProcessesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{23}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ProcessesRequest) GetAfter() uint64 {
@@ -1781,7 +1834,7 @@ type ProcessesResponse struct {
 
 func (x *ProcessesResponse) Reset() {
 	*x = ProcessesResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[24]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1793,7 +1846,7 @@ func (x *ProcessesResponse) String() string {
 func (*ProcessesResponse) ProtoMessage() {}
 
 func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[24]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1806,7 +1859,7 @@ func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesResponse.ProtoReflect.Descriptor instead.
 func (*ProcessesResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{24}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ProcessesResponse) GetProcesses() []*Process {
@@ -1835,7 +1888,7 @@ type AttachStart struct {
 
 func (x *AttachStart) Reset() {
 	*x = AttachStart{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[25]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1847,7 +1900,7 @@ func (x *AttachStart) String() string {
 func (*AttachStart) ProtoMessage() {}
 
 func (x *AttachStart) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[25]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1860,7 +1913,7 @@ func (x *AttachStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachStart.ProtoReflect.Descriptor instead.
 func (*AttachStart) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{25}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AttachStart) GetExecId() string {
@@ -1905,7 +1958,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[26]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1917,7 +1970,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[26]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1930,7 +1983,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{26}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AttachRequest) GetKind() isAttachRequest_Kind {
@@ -2005,7 +2058,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[27]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2070,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[27]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2083,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{27}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AttachResponse) GetKind() isAttachResponse_Kind {
@@ -2128,7 +2181,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[28]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2140,7 +2193,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[28]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2153,7 +2206,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{28}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WaitRequest) GetExecId() string {
@@ -2172,7 +2225,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[29]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2184,7 +2237,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[29]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2197,7 +2250,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{29}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WaitResponse) GetExit() *ExecExit {
@@ -2223,7 +2276,7 @@ type FileInfo struct {
 
 func (x *FileInfo) Reset() {
 	*x = FileInfo{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[30]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2235,7 +2288,7 @@ func (x *FileInfo) String() string {
 func (*FileInfo) ProtoMessage() {}
 
 func (x *FileInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[30]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2248,7 +2301,7 @@ func (x *FileInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileInfo.ProtoReflect.Descriptor instead.
 func (*FileInfo) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{30}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *FileInfo) GetName() string {
@@ -2317,7 +2370,7 @@ type StatRequest struct {
 
 func (x *StatRequest) Reset() {
 	*x = StatRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[31]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2329,7 +2382,7 @@ func (x *StatRequest) String() string {
 func (*StatRequest) ProtoMessage() {}
 
 func (x *StatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[31]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2342,7 +2395,7 @@ func (x *StatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatRequest.ProtoReflect.Descriptor instead.
 func (*StatRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{31}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StatRequest) GetPath() string {
@@ -2368,7 +2421,7 @@ type StatResponse struct {
 
 func (x *StatResponse) Reset() {
 	*x = StatResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[32]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2380,7 +2433,7 @@ func (x *StatResponse) String() string {
 func (*StatResponse) ProtoMessage() {}
 
 func (x *StatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[32]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2393,7 +2446,7 @@ func (x *StatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatResponse.ProtoReflect.Descriptor instead.
 func (*StatResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{32}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *StatResponse) GetInfo() *FileInfo {
@@ -2414,7 +2467,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[33]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2426,7 +2479,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[33]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2439,7 +2492,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{33}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListRequest) GetPath() string {
@@ -2473,7 +2526,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[34]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2485,7 +2538,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[34]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2498,7 +2551,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{34}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListResponse) GetEntries() []*FileInfo {
@@ -2526,7 +2579,7 @@ type MkdirRequest struct {
 
 func (x *MkdirRequest) Reset() {
 	*x = MkdirRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[35]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2538,7 +2591,7 @@ func (x *MkdirRequest) String() string {
 func (*MkdirRequest) ProtoMessage() {}
 
 func (x *MkdirRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[35]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +2604,7 @@ func (x *MkdirRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MkdirRequest.ProtoReflect.Descriptor instead.
 func (*MkdirRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{35}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *MkdirRequest) GetPath() string {
@@ -2583,7 +2636,7 @@ type MkdirResponse struct {
 
 func (x *MkdirResponse) Reset() {
 	*x = MkdirResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[36]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2595,7 +2648,7 @@ func (x *MkdirResponse) String() string {
 func (*MkdirResponse) ProtoMessage() {}
 
 func (x *MkdirResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[36]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2608,7 +2661,7 @@ func (x *MkdirResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MkdirResponse.ProtoReflect.Descriptor instead.
 func (*MkdirResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{36}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{37}
 }
 
 type RemoveRequest struct {
@@ -2621,7 +2674,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[37]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2633,7 +2686,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[37]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2646,7 +2699,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{37}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RemoveRequest) GetPath() string {
@@ -2671,7 +2724,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[38]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2683,7 +2736,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[38]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2696,7 +2749,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{38}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{39}
 }
 
 type RenameRequest struct {
@@ -2709,7 +2762,7 @@ type RenameRequest struct {
 
 func (x *RenameRequest) Reset() {
 	*x = RenameRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[39]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2721,7 +2774,7 @@ func (x *RenameRequest) String() string {
 func (*RenameRequest) ProtoMessage() {}
 
 func (x *RenameRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[39]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2734,7 +2787,7 @@ func (x *RenameRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameRequest.ProtoReflect.Descriptor instead.
 func (*RenameRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{39}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RenameRequest) GetFrom() string {
@@ -2759,7 +2812,7 @@ type RenameResponse struct {
 
 func (x *RenameResponse) Reset() {
 	*x = RenameResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[40]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2771,7 +2824,7 @@ func (x *RenameResponse) String() string {
 func (*RenameResponse) ProtoMessage() {}
 
 func (x *RenameResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[40]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2784,7 +2837,7 @@ func (x *RenameResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameResponse.ProtoReflect.Descriptor instead.
 func (*RenameResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{40}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{41}
 }
 
 type ChmodRequest struct {
@@ -2797,7 +2850,7 @@ type ChmodRequest struct {
 
 func (x *ChmodRequest) Reset() {
 	*x = ChmodRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[41]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2809,7 +2862,7 @@ func (x *ChmodRequest) String() string {
 func (*ChmodRequest) ProtoMessage() {}
 
 func (x *ChmodRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[41]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2822,7 +2875,7 @@ func (x *ChmodRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChmodRequest.ProtoReflect.Descriptor instead.
 func (*ChmodRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{41}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ChmodRequest) GetPath() string {
@@ -2847,7 +2900,7 @@ type ChmodResponse struct {
 
 func (x *ChmodResponse) Reset() {
 	*x = ChmodResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[42]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2859,7 +2912,7 @@ func (x *ChmodResponse) String() string {
 func (*ChmodResponse) ProtoMessage() {}
 
 func (x *ChmodResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[42]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2872,7 +2925,7 @@ func (x *ChmodResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChmodResponse.ProtoReflect.Descriptor instead.
 func (*ChmodResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{42}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{43}
 }
 
 type SyncRequest struct {
@@ -2883,7 +2936,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[43]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2895,7 +2948,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[43]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2908,7 +2961,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{43}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{44}
 }
 
 type SyncResponse struct {
@@ -2919,7 +2972,7 @@ type SyncResponse struct {
 
 func (x *SyncResponse) Reset() {
 	*x = SyncResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[44]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2931,7 +2984,7 @@ func (x *SyncResponse) String() string {
 func (*SyncResponse) ProtoMessage() {}
 
 func (x *SyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[44]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2944,7 +2997,7 @@ func (x *SyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResponse.ProtoReflect.Descriptor instead.
 func (*SyncResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{44}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{45}
 }
 
 type MetricsRequest struct {
@@ -2955,7 +3008,7 @@ type MetricsRequest struct {
 
 func (x *MetricsRequest) Reset() {
 	*x = MetricsRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[45]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2967,7 +3020,7 @@ func (x *MetricsRequest) String() string {
 func (*MetricsRequest) ProtoMessage() {}
 
 func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[45]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2980,7 +3033,7 @@ func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsRequest.ProtoReflect.Descriptor instead.
 func (*MetricsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{45}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{46}
 }
 
 type MetricsResponse struct {
@@ -3000,7 +3053,7 @@ type MetricsResponse struct {
 
 func (x *MetricsResponse) Reset() {
 	*x = MetricsResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[46]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3012,7 +3065,7 @@ func (x *MetricsResponse) String() string {
 func (*MetricsResponse) ProtoMessage() {}
 
 func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[46]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3025,7 +3078,7 @@ func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsResponse.ProtoReflect.Descriptor instead.
 func (*MetricsResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{46}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *MetricsResponse) GetUptimeMs() int64 {
@@ -3100,7 +3153,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[47]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3112,7 +3165,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[47]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3125,7 +3178,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{47}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ShutdownRequest) GetGraceMs() int64 {
@@ -3143,7 +3196,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[48]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3155,7 +3208,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[48]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3168,7 +3221,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{48}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{49}
 }
 
 var File_internal_guest_proto_agent_proto protoreflect.FileDescriptor
@@ -3195,7 +3248,7 @@ const file_internal_guest_proto_agent_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x1d\n" +
 	"\n" +
-	"machine_id\x18\x03 \x01(\fR\tmachineId\"\xc8\x03\n" +
+	"machine_id\x18\x03 \x01(\fR\tmachineId\"\xdd\x03\n" +
 	"\x10ConfigureRequest\x125\n" +
 	"\bidentity\x18\x01 \x01(\v2\x19.smolvm.agent.v1.IdentityR\bidentity\x12<\n" +
 	"\x03env\x18\x02 \x03(\v2*.smolvm.agent.v1.ConfigureRequest.EnvEntryR\x03env\x12\x18\n" +
@@ -3205,12 +3258,15 @@ const file_internal_guest_proto_agent_proto_rawDesc = "" +
 	"\x04seed\x18\x06 \x01(\fR\x04seed\x12\x1b\n" +
 	"\tdisk_uuid\x18\a \x01(\fR\bdiskUuid\x122\n" +
 	"\anetwork\x18\b \x01(\v2\x18.smolvm.agent.v1.NetworkR\anetwork\x12'\n" +
-	"\x0fauthorized_keys\x18\t \x03(\tR\x0eauthorizedKeys\x12'\n" +
-	"\x0fca_certificates\x18\n" +
-	" \x03(\fR\x0ecaCertificates\x1a6\n" +
+	"\x0fauthorized_keys\x18\t \x03(\tR\x0eauthorizedKeys\x12<\n" +
+	"\vauthorities\x18\n" +
+	" \x03(\v2\x1a.smolvm.agent.v1.AuthorityR\vauthorities\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"a\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"@\n" +
+	"\tAuthority\x12\x10\n" +
+	"\x03pem\x18\x01 \x01(\tR\x03pem\x12!\n" +
+	"\fsubject_hash\x18\x02 \x01(\tR\vsubjectHash\"a\n" +
 	"\aNetwork\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x10\n" +
@@ -3428,124 +3484,126 @@ func file_internal_guest_proto_agent_proto_rawDescGZIP() []byte {
 	return file_internal_guest_proto_agent_proto_rawDescData
 }
 
-var file_internal_guest_proto_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_internal_guest_proto_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_internal_guest_proto_agent_proto_goTypes = []any{
 	(*HelloRequest)(nil),      // 0: smolvm.agent.v1.HelloRequest
 	(*HelloResponse)(nil),     // 1: smolvm.agent.v1.HelloResponse
 	(*Identity)(nil),          // 2: smolvm.agent.v1.Identity
 	(*ConfigureRequest)(nil),  // 3: smolvm.agent.v1.ConfigureRequest
-	(*Network)(nil),           // 4: smolvm.agent.v1.Network
-	(*ConfigureResponse)(nil), // 5: smolvm.agent.v1.ConfigureResponse
-	(*ResumedRequest)(nil),    // 6: smolvm.agent.v1.ResumedRequest
-	(*ResumedResponse)(nil),   // 7: smolvm.agent.v1.ResumedResponse
-	(*PingRequest)(nil),       // 8: smolvm.agent.v1.PingRequest
-	(*PingResponse)(nil),      // 9: smolvm.agent.v1.PingResponse
-	(*ExecStart)(nil),         // 10: smolvm.agent.v1.ExecStart
-	(*Terminal)(nil),          // 11: smolvm.agent.v1.Terminal
-	(*ExecRequest)(nil),       // 12: smolvm.agent.v1.ExecRequest
-	(*ExecStarted)(nil),       // 13: smolvm.agent.v1.ExecStarted
-	(*ExecExit)(nil),          // 14: smolvm.agent.v1.ExecExit
-	(*ExecResponse)(nil),      // 15: smolvm.agent.v1.ExecResponse
-	(*SignalRequest)(nil),     // 16: smolvm.agent.v1.SignalRequest
-	(*SignalResponse)(nil),    // 17: smolvm.agent.v1.SignalResponse
-	(*ResizeRequest)(nil),     // 18: smolvm.agent.v1.ResizeRequest
-	(*ResizeResponse)(nil),    // 19: smolvm.agent.v1.ResizeResponse
-	(*KeepRequest)(nil),       // 20: smolvm.agent.v1.KeepRequest
-	(*KeepResponse)(nil),      // 21: smolvm.agent.v1.KeepResponse
-	(*Process)(nil),           // 22: smolvm.agent.v1.Process
-	(*ProcessesRequest)(nil),  // 23: smolvm.agent.v1.ProcessesRequest
-	(*ProcessesResponse)(nil), // 24: smolvm.agent.v1.ProcessesResponse
-	(*AttachStart)(nil),       // 25: smolvm.agent.v1.AttachStart
-	(*AttachRequest)(nil),     // 26: smolvm.agent.v1.AttachRequest
-	(*AttachResponse)(nil),    // 27: smolvm.agent.v1.AttachResponse
-	(*WaitRequest)(nil),       // 28: smolvm.agent.v1.WaitRequest
-	(*WaitResponse)(nil),      // 29: smolvm.agent.v1.WaitResponse
-	(*FileInfo)(nil),          // 30: smolvm.agent.v1.FileInfo
-	(*StatRequest)(nil),       // 31: smolvm.agent.v1.StatRequest
-	(*StatResponse)(nil),      // 32: smolvm.agent.v1.StatResponse
-	(*ListRequest)(nil),       // 33: smolvm.agent.v1.ListRequest
-	(*ListResponse)(nil),      // 34: smolvm.agent.v1.ListResponse
-	(*MkdirRequest)(nil),      // 35: smolvm.agent.v1.MkdirRequest
-	(*MkdirResponse)(nil),     // 36: smolvm.agent.v1.MkdirResponse
-	(*RemoveRequest)(nil),     // 37: smolvm.agent.v1.RemoveRequest
-	(*RemoveResponse)(nil),    // 38: smolvm.agent.v1.RemoveResponse
-	(*RenameRequest)(nil),     // 39: smolvm.agent.v1.RenameRequest
-	(*RenameResponse)(nil),    // 40: smolvm.agent.v1.RenameResponse
-	(*ChmodRequest)(nil),      // 41: smolvm.agent.v1.ChmodRequest
-	(*ChmodResponse)(nil),     // 42: smolvm.agent.v1.ChmodResponse
-	(*SyncRequest)(nil),       // 43: smolvm.agent.v1.SyncRequest
-	(*SyncResponse)(nil),      // 44: smolvm.agent.v1.SyncResponse
-	(*MetricsRequest)(nil),    // 45: smolvm.agent.v1.MetricsRequest
-	(*MetricsResponse)(nil),   // 46: smolvm.agent.v1.MetricsResponse
-	(*ShutdownRequest)(nil),   // 47: smolvm.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),  // 48: smolvm.agent.v1.ShutdownResponse
-	nil,                       // 49: smolvm.agent.v1.ConfigureRequest.EnvEntry
-	nil,                       // 50: smolvm.agent.v1.ExecStart.EnvEntry
+	(*Authority)(nil),         // 4: smolvm.agent.v1.Authority
+	(*Network)(nil),           // 5: smolvm.agent.v1.Network
+	(*ConfigureResponse)(nil), // 6: smolvm.agent.v1.ConfigureResponse
+	(*ResumedRequest)(nil),    // 7: smolvm.agent.v1.ResumedRequest
+	(*ResumedResponse)(nil),   // 8: smolvm.agent.v1.ResumedResponse
+	(*PingRequest)(nil),       // 9: smolvm.agent.v1.PingRequest
+	(*PingResponse)(nil),      // 10: smolvm.agent.v1.PingResponse
+	(*ExecStart)(nil),         // 11: smolvm.agent.v1.ExecStart
+	(*Terminal)(nil),          // 12: smolvm.agent.v1.Terminal
+	(*ExecRequest)(nil),       // 13: smolvm.agent.v1.ExecRequest
+	(*ExecStarted)(nil),       // 14: smolvm.agent.v1.ExecStarted
+	(*ExecExit)(nil),          // 15: smolvm.agent.v1.ExecExit
+	(*ExecResponse)(nil),      // 16: smolvm.agent.v1.ExecResponse
+	(*SignalRequest)(nil),     // 17: smolvm.agent.v1.SignalRequest
+	(*SignalResponse)(nil),    // 18: smolvm.agent.v1.SignalResponse
+	(*ResizeRequest)(nil),     // 19: smolvm.agent.v1.ResizeRequest
+	(*ResizeResponse)(nil),    // 20: smolvm.agent.v1.ResizeResponse
+	(*KeepRequest)(nil),       // 21: smolvm.agent.v1.KeepRequest
+	(*KeepResponse)(nil),      // 22: smolvm.agent.v1.KeepResponse
+	(*Process)(nil),           // 23: smolvm.agent.v1.Process
+	(*ProcessesRequest)(nil),  // 24: smolvm.agent.v1.ProcessesRequest
+	(*ProcessesResponse)(nil), // 25: smolvm.agent.v1.ProcessesResponse
+	(*AttachStart)(nil),       // 26: smolvm.agent.v1.AttachStart
+	(*AttachRequest)(nil),     // 27: smolvm.agent.v1.AttachRequest
+	(*AttachResponse)(nil),    // 28: smolvm.agent.v1.AttachResponse
+	(*WaitRequest)(nil),       // 29: smolvm.agent.v1.WaitRequest
+	(*WaitResponse)(nil),      // 30: smolvm.agent.v1.WaitResponse
+	(*FileInfo)(nil),          // 31: smolvm.agent.v1.FileInfo
+	(*StatRequest)(nil),       // 32: smolvm.agent.v1.StatRequest
+	(*StatResponse)(nil),      // 33: smolvm.agent.v1.StatResponse
+	(*ListRequest)(nil),       // 34: smolvm.agent.v1.ListRequest
+	(*ListResponse)(nil),      // 35: smolvm.agent.v1.ListResponse
+	(*MkdirRequest)(nil),      // 36: smolvm.agent.v1.MkdirRequest
+	(*MkdirResponse)(nil),     // 37: smolvm.agent.v1.MkdirResponse
+	(*RemoveRequest)(nil),     // 38: smolvm.agent.v1.RemoveRequest
+	(*RemoveResponse)(nil),    // 39: smolvm.agent.v1.RemoveResponse
+	(*RenameRequest)(nil),     // 40: smolvm.agent.v1.RenameRequest
+	(*RenameResponse)(nil),    // 41: smolvm.agent.v1.RenameResponse
+	(*ChmodRequest)(nil),      // 42: smolvm.agent.v1.ChmodRequest
+	(*ChmodResponse)(nil),     // 43: smolvm.agent.v1.ChmodResponse
+	(*SyncRequest)(nil),       // 44: smolvm.agent.v1.SyncRequest
+	(*SyncResponse)(nil),      // 45: smolvm.agent.v1.SyncResponse
+	(*MetricsRequest)(nil),    // 46: smolvm.agent.v1.MetricsRequest
+	(*MetricsResponse)(nil),   // 47: smolvm.agent.v1.MetricsResponse
+	(*ShutdownRequest)(nil),   // 48: smolvm.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),  // 49: smolvm.agent.v1.ShutdownResponse
+	nil,                       // 50: smolvm.agent.v1.ConfigureRequest.EnvEntry
+	nil,                       // 51: smolvm.agent.v1.ExecStart.EnvEntry
 }
 var file_internal_guest_proto_agent_proto_depIdxs = []int32{
 	2,  // 0: smolvm.agent.v1.ConfigureRequest.identity:type_name -> smolvm.agent.v1.Identity
-	49, // 1: smolvm.agent.v1.ConfigureRequest.env:type_name -> smolvm.agent.v1.ConfigureRequest.EnvEntry
-	4,  // 2: smolvm.agent.v1.ConfigureRequest.network:type_name -> smolvm.agent.v1.Network
-	2,  // 3: smolvm.agent.v1.ResumedRequest.identity:type_name -> smolvm.agent.v1.Identity
-	4,  // 4: smolvm.agent.v1.ResumedRequest.network:type_name -> smolvm.agent.v1.Network
-	50, // 5: smolvm.agent.v1.ExecStart.env:type_name -> smolvm.agent.v1.ExecStart.EnvEntry
-	11, // 6: smolvm.agent.v1.ExecStart.terminal:type_name -> smolvm.agent.v1.Terminal
-	10, // 7: smolvm.agent.v1.ExecRequest.start:type_name -> smolvm.agent.v1.ExecStart
-	13, // 8: smolvm.agent.v1.ExecResponse.started:type_name -> smolvm.agent.v1.ExecStarted
-	14, // 9: smolvm.agent.v1.ExecResponse.exit:type_name -> smolvm.agent.v1.ExecExit
-	14, // 10: smolvm.agent.v1.Process.exit:type_name -> smolvm.agent.v1.ExecExit
-	22, // 11: smolvm.agent.v1.ProcessesResponse.processes:type_name -> smolvm.agent.v1.Process
-	25, // 12: smolvm.agent.v1.AttachRequest.start:type_name -> smolvm.agent.v1.AttachStart
-	22, // 13: smolvm.agent.v1.AttachResponse.begin:type_name -> smolvm.agent.v1.Process
-	14, // 14: smolvm.agent.v1.AttachResponse.exit:type_name -> smolvm.agent.v1.ExecExit
-	14, // 15: smolvm.agent.v1.WaitResponse.exit:type_name -> smolvm.agent.v1.ExecExit
-	30, // 16: smolvm.agent.v1.StatResponse.info:type_name -> smolvm.agent.v1.FileInfo
-	30, // 17: smolvm.agent.v1.ListResponse.entries:type_name -> smolvm.agent.v1.FileInfo
-	0,  // 18: smolvm.agent.v1.Agent.Hello:input_type -> smolvm.agent.v1.HelloRequest
-	3,  // 19: smolvm.agent.v1.Agent.Configure:input_type -> smolvm.agent.v1.ConfigureRequest
-	6,  // 20: smolvm.agent.v1.Agent.Resumed:input_type -> smolvm.agent.v1.ResumedRequest
-	8,  // 21: smolvm.agent.v1.Agent.Ping:input_type -> smolvm.agent.v1.PingRequest
-	12, // 22: smolvm.agent.v1.Agent.Exec:input_type -> smolvm.agent.v1.ExecRequest
-	16, // 23: smolvm.agent.v1.Agent.Signal:input_type -> smolvm.agent.v1.SignalRequest
-	18, // 24: smolvm.agent.v1.Agent.Resize:input_type -> smolvm.agent.v1.ResizeRequest
-	20, // 25: smolvm.agent.v1.Agent.Keep:input_type -> smolvm.agent.v1.KeepRequest
-	23, // 26: smolvm.agent.v1.Agent.Processes:input_type -> smolvm.agent.v1.ProcessesRequest
-	26, // 27: smolvm.agent.v1.Agent.Attach:input_type -> smolvm.agent.v1.AttachRequest
-	28, // 28: smolvm.agent.v1.Agent.Wait:input_type -> smolvm.agent.v1.WaitRequest
-	31, // 29: smolvm.agent.v1.Agent.Stat:input_type -> smolvm.agent.v1.StatRequest
-	33, // 30: smolvm.agent.v1.Agent.List:input_type -> smolvm.agent.v1.ListRequest
-	35, // 31: smolvm.agent.v1.Agent.Mkdir:input_type -> smolvm.agent.v1.MkdirRequest
-	37, // 32: smolvm.agent.v1.Agent.Remove:input_type -> smolvm.agent.v1.RemoveRequest
-	39, // 33: smolvm.agent.v1.Agent.Rename:input_type -> smolvm.agent.v1.RenameRequest
-	41, // 34: smolvm.agent.v1.Agent.Chmod:input_type -> smolvm.agent.v1.ChmodRequest
-	43, // 35: smolvm.agent.v1.Agent.Sync:input_type -> smolvm.agent.v1.SyncRequest
-	45, // 36: smolvm.agent.v1.Agent.Metrics:input_type -> smolvm.agent.v1.MetricsRequest
-	47, // 37: smolvm.agent.v1.Agent.Shutdown:input_type -> smolvm.agent.v1.ShutdownRequest
-	1,  // 38: smolvm.agent.v1.Agent.Hello:output_type -> smolvm.agent.v1.HelloResponse
-	5,  // 39: smolvm.agent.v1.Agent.Configure:output_type -> smolvm.agent.v1.ConfigureResponse
-	7,  // 40: smolvm.agent.v1.Agent.Resumed:output_type -> smolvm.agent.v1.ResumedResponse
-	9,  // 41: smolvm.agent.v1.Agent.Ping:output_type -> smolvm.agent.v1.PingResponse
-	15, // 42: smolvm.agent.v1.Agent.Exec:output_type -> smolvm.agent.v1.ExecResponse
-	17, // 43: smolvm.agent.v1.Agent.Signal:output_type -> smolvm.agent.v1.SignalResponse
-	19, // 44: smolvm.agent.v1.Agent.Resize:output_type -> smolvm.agent.v1.ResizeResponse
-	21, // 45: smolvm.agent.v1.Agent.Keep:output_type -> smolvm.agent.v1.KeepResponse
-	24, // 46: smolvm.agent.v1.Agent.Processes:output_type -> smolvm.agent.v1.ProcessesResponse
-	27, // 47: smolvm.agent.v1.Agent.Attach:output_type -> smolvm.agent.v1.AttachResponse
-	29, // 48: smolvm.agent.v1.Agent.Wait:output_type -> smolvm.agent.v1.WaitResponse
-	32, // 49: smolvm.agent.v1.Agent.Stat:output_type -> smolvm.agent.v1.StatResponse
-	34, // 50: smolvm.agent.v1.Agent.List:output_type -> smolvm.agent.v1.ListResponse
-	36, // 51: smolvm.agent.v1.Agent.Mkdir:output_type -> smolvm.agent.v1.MkdirResponse
-	38, // 52: smolvm.agent.v1.Agent.Remove:output_type -> smolvm.agent.v1.RemoveResponse
-	40, // 53: smolvm.agent.v1.Agent.Rename:output_type -> smolvm.agent.v1.RenameResponse
-	42, // 54: smolvm.agent.v1.Agent.Chmod:output_type -> smolvm.agent.v1.ChmodResponse
-	44, // 55: smolvm.agent.v1.Agent.Sync:output_type -> smolvm.agent.v1.SyncResponse
-	46, // 56: smolvm.agent.v1.Agent.Metrics:output_type -> smolvm.agent.v1.MetricsResponse
-	48, // 57: smolvm.agent.v1.Agent.Shutdown:output_type -> smolvm.agent.v1.ShutdownResponse
-	38, // [38:58] is the sub-list for method output_type
-	18, // [18:38] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	50, // 1: smolvm.agent.v1.ConfigureRequest.env:type_name -> smolvm.agent.v1.ConfigureRequest.EnvEntry
+	5,  // 2: smolvm.agent.v1.ConfigureRequest.network:type_name -> smolvm.agent.v1.Network
+	4,  // 3: smolvm.agent.v1.ConfigureRequest.authorities:type_name -> smolvm.agent.v1.Authority
+	2,  // 4: smolvm.agent.v1.ResumedRequest.identity:type_name -> smolvm.agent.v1.Identity
+	5,  // 5: smolvm.agent.v1.ResumedRequest.network:type_name -> smolvm.agent.v1.Network
+	51, // 6: smolvm.agent.v1.ExecStart.env:type_name -> smolvm.agent.v1.ExecStart.EnvEntry
+	12, // 7: smolvm.agent.v1.ExecStart.terminal:type_name -> smolvm.agent.v1.Terminal
+	11, // 8: smolvm.agent.v1.ExecRequest.start:type_name -> smolvm.agent.v1.ExecStart
+	14, // 9: smolvm.agent.v1.ExecResponse.started:type_name -> smolvm.agent.v1.ExecStarted
+	15, // 10: smolvm.agent.v1.ExecResponse.exit:type_name -> smolvm.agent.v1.ExecExit
+	15, // 11: smolvm.agent.v1.Process.exit:type_name -> smolvm.agent.v1.ExecExit
+	23, // 12: smolvm.agent.v1.ProcessesResponse.processes:type_name -> smolvm.agent.v1.Process
+	26, // 13: smolvm.agent.v1.AttachRequest.start:type_name -> smolvm.agent.v1.AttachStart
+	23, // 14: smolvm.agent.v1.AttachResponse.begin:type_name -> smolvm.agent.v1.Process
+	15, // 15: smolvm.agent.v1.AttachResponse.exit:type_name -> smolvm.agent.v1.ExecExit
+	15, // 16: smolvm.agent.v1.WaitResponse.exit:type_name -> smolvm.agent.v1.ExecExit
+	31, // 17: smolvm.agent.v1.StatResponse.info:type_name -> smolvm.agent.v1.FileInfo
+	31, // 18: smolvm.agent.v1.ListResponse.entries:type_name -> smolvm.agent.v1.FileInfo
+	0,  // 19: smolvm.agent.v1.Agent.Hello:input_type -> smolvm.agent.v1.HelloRequest
+	3,  // 20: smolvm.agent.v1.Agent.Configure:input_type -> smolvm.agent.v1.ConfigureRequest
+	7,  // 21: smolvm.agent.v1.Agent.Resumed:input_type -> smolvm.agent.v1.ResumedRequest
+	9,  // 22: smolvm.agent.v1.Agent.Ping:input_type -> smolvm.agent.v1.PingRequest
+	13, // 23: smolvm.agent.v1.Agent.Exec:input_type -> smolvm.agent.v1.ExecRequest
+	17, // 24: smolvm.agent.v1.Agent.Signal:input_type -> smolvm.agent.v1.SignalRequest
+	19, // 25: smolvm.agent.v1.Agent.Resize:input_type -> smolvm.agent.v1.ResizeRequest
+	21, // 26: smolvm.agent.v1.Agent.Keep:input_type -> smolvm.agent.v1.KeepRequest
+	24, // 27: smolvm.agent.v1.Agent.Processes:input_type -> smolvm.agent.v1.ProcessesRequest
+	27, // 28: smolvm.agent.v1.Agent.Attach:input_type -> smolvm.agent.v1.AttachRequest
+	29, // 29: smolvm.agent.v1.Agent.Wait:input_type -> smolvm.agent.v1.WaitRequest
+	32, // 30: smolvm.agent.v1.Agent.Stat:input_type -> smolvm.agent.v1.StatRequest
+	34, // 31: smolvm.agent.v1.Agent.List:input_type -> smolvm.agent.v1.ListRequest
+	36, // 32: smolvm.agent.v1.Agent.Mkdir:input_type -> smolvm.agent.v1.MkdirRequest
+	38, // 33: smolvm.agent.v1.Agent.Remove:input_type -> smolvm.agent.v1.RemoveRequest
+	40, // 34: smolvm.agent.v1.Agent.Rename:input_type -> smolvm.agent.v1.RenameRequest
+	42, // 35: smolvm.agent.v1.Agent.Chmod:input_type -> smolvm.agent.v1.ChmodRequest
+	44, // 36: smolvm.agent.v1.Agent.Sync:input_type -> smolvm.agent.v1.SyncRequest
+	46, // 37: smolvm.agent.v1.Agent.Metrics:input_type -> smolvm.agent.v1.MetricsRequest
+	48, // 38: smolvm.agent.v1.Agent.Shutdown:input_type -> smolvm.agent.v1.ShutdownRequest
+	1,  // 39: smolvm.agent.v1.Agent.Hello:output_type -> smolvm.agent.v1.HelloResponse
+	6,  // 40: smolvm.agent.v1.Agent.Configure:output_type -> smolvm.agent.v1.ConfigureResponse
+	8,  // 41: smolvm.agent.v1.Agent.Resumed:output_type -> smolvm.agent.v1.ResumedResponse
+	10, // 42: smolvm.agent.v1.Agent.Ping:output_type -> smolvm.agent.v1.PingResponse
+	16, // 43: smolvm.agent.v1.Agent.Exec:output_type -> smolvm.agent.v1.ExecResponse
+	18, // 44: smolvm.agent.v1.Agent.Signal:output_type -> smolvm.agent.v1.SignalResponse
+	20, // 45: smolvm.agent.v1.Agent.Resize:output_type -> smolvm.agent.v1.ResizeResponse
+	22, // 46: smolvm.agent.v1.Agent.Keep:output_type -> smolvm.agent.v1.KeepResponse
+	25, // 47: smolvm.agent.v1.Agent.Processes:output_type -> smolvm.agent.v1.ProcessesResponse
+	28, // 48: smolvm.agent.v1.Agent.Attach:output_type -> smolvm.agent.v1.AttachResponse
+	30, // 49: smolvm.agent.v1.Agent.Wait:output_type -> smolvm.agent.v1.WaitResponse
+	33, // 50: smolvm.agent.v1.Agent.Stat:output_type -> smolvm.agent.v1.StatResponse
+	35, // 51: smolvm.agent.v1.Agent.List:output_type -> smolvm.agent.v1.ListResponse
+	37, // 52: smolvm.agent.v1.Agent.Mkdir:output_type -> smolvm.agent.v1.MkdirResponse
+	39, // 53: smolvm.agent.v1.Agent.Remove:output_type -> smolvm.agent.v1.RemoveResponse
+	41, // 54: smolvm.agent.v1.Agent.Rename:output_type -> smolvm.agent.v1.RenameResponse
+	43, // 55: smolvm.agent.v1.Agent.Chmod:output_type -> smolvm.agent.v1.ChmodResponse
+	45, // 56: smolvm.agent.v1.Agent.Sync:output_type -> smolvm.agent.v1.SyncResponse
+	47, // 57: smolvm.agent.v1.Agent.Metrics:output_type -> smolvm.agent.v1.MetricsResponse
+	49, // 58: smolvm.agent.v1.Agent.Shutdown:output_type -> smolvm.agent.v1.ShutdownResponse
+	39, // [39:59] is the sub-list for method output_type
+	19, // [19:39] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_internal_guest_proto_agent_proto_init() }
@@ -3553,25 +3611,25 @@ func file_internal_guest_proto_agent_proto_init() {
 	if File_internal_guest_proto_agent_proto != nil {
 		return
 	}
-	file_internal_guest_proto_agent_proto_msgTypes[12].OneofWrappers = []any{
+	file_internal_guest_proto_agent_proto_msgTypes[13].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Script)(nil),
 		(*ExecRequest_Stdin)(nil),
 		(*ExecRequest_StdinEof)(nil),
 		(*ExecRequest_Signal)(nil),
 	}
-	file_internal_guest_proto_agent_proto_msgTypes[15].OneofWrappers = []any{
+	file_internal_guest_proto_agent_proto_msgTypes[16].OneofWrappers = []any{
 		(*ExecResponse_Started)(nil),
 		(*ExecResponse_Stdout)(nil),
 		(*ExecResponse_Stderr)(nil),
 		(*ExecResponse_Exit)(nil),
 	}
-	file_internal_guest_proto_agent_proto_msgTypes[26].OneofWrappers = []any{
+	file_internal_guest_proto_agent_proto_msgTypes[27].OneofWrappers = []any{
 		(*AttachRequest_Start)(nil),
 		(*AttachRequest_Stdin)(nil),
 		(*AttachRequest_StdinEof)(nil),
 	}
-	file_internal_guest_proto_agent_proto_msgTypes[27].OneofWrappers = []any{
+	file_internal_guest_proto_agent_proto_msgTypes[28].OneofWrappers = []any{
 		(*AttachResponse_Begin)(nil),
 		(*AttachResponse_Stdout)(nil),
 		(*AttachResponse_Stderr)(nil),
@@ -3584,7 +3642,7 @@ func file_internal_guest_proto_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_guest_proto_agent_proto_rawDesc), len(file_internal_guest_proto_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   51,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -2,22 +2,25 @@ package boot
 
 import (
 	"os"
+	"slices"
 	"time"
 
 	"github.com/smolvm/smolvm/internal/guest/agent/command"
 )
 
 // sshdScript starts the SSH service again in a guest that had it before: the host's first connection makes the key.
-const sshdScript = `[ -s /etc/ssh/ssh_host_ed25519_key ] && [ -e /etc/ssh/sshd_config.d/smolvm.conf ] || exit 0
-mkdir -p -m 0755 /run/sshd && exec /usr/sbin/sshd`
+const sshdScript = `mkdir -p -m 0755 /run/sshd && exec /usr/sbin/sshd`
 
-// startBackground does what nobody waits for, where the guest has the tool for it.
+// startBackground does what nobody waits for, where the guest has what it takes.
 func (s *System) startBackground() {
-	for _, job := range []struct{ id, tool, script string }{
-		{trustPrefix + "nss", "/usr/bin/certutil", nssScript},
-		{trustPrefix + "sshd", "/usr/sbin/sshd", sshdScript},
+	for _, job := range []struct {
+		id, script string
+		needs      []string
+	}{
+		{trustPrefix + "nss", nssScript, []string{"/usr/bin/certutil"}},
+		{trustPrefix + "sshd", sshdScript, []string{"/etc/ssh/sshd_config.d/smolvm.conf", "/etc/ssh/ssh_host_ed25519_key", "/usr/sbin/sshd"}},
 	} {
-		if _, err := os.Stat(job.tool); err != nil {
+		if slices.ContainsFunc(job.needs, missing) {
 			continue
 		}
 		spec := command.Spec{ID: job.id, Script: job.script, Dir: "/", User: "root", Timeout: time.Minute}
@@ -25,6 +28,12 @@ func (s *System) startBackground() {
 			s.log.Warn("in the background", "job", job.id, "err", err)
 		}
 	}
+}
+
+// missing reports whether there is no such file, or nothing in it.
+func missing(path string) bool {
+	st, err := os.Stat(path)
+	return err != nil || st.Size() == 0
 }
 
 // nobody reads what a command prints.

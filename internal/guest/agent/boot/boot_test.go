@@ -2,6 +2,7 @@ package boot
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 )
@@ -85,5 +86,42 @@ func TestLimits(t *testing.T) {
 		if got := limitsFor(tt.total); got.Memory != tt.memory || got.Pids != tt.pids {
 			t.Errorf("of %d MiB: %d MiB and %d processes, want %d and %d", tt.total>>20, got.Memory>>20, got.Pids, tt.memory>>20, tt.pids)
 		}
+	}
+}
+
+// TestExtent reads the size of a file system that mkfs.ext4 made, and refuses what is none.
+func TestExtent(t *testing.T) {
+	mkfs, err := exec.LookPath("mkfs.ext4")
+	if err != nil {
+		t.Skip("mkfs.ext4 is not installed: apt-get install e2fsprogs")
+	}
+	for _, c := range []struct {
+		opts         []string
+		size, blocks uint64
+	}{
+		{[]string{"-b", "4096"}, 4096, 4096},
+		{[]string{"-b", "1024", "-O", "^64bit"}, 1024, 16384},
+	} {
+		path := filepath.Join(t.TempDir(), "img")
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(path, 16<<20); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.CommandContext(t.Context(), mkfs, append(c.opts, "-q", path)...).CombinedOutput(); err != nil { //nolint:gosec // ours
+			t.Fatalf("%v\n%s", err, out)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size, blocks, err := extent(b[superOffset : superOffset+superSize])
+		if err != nil || size != c.size || blocks != c.blocks {
+			t.Errorf("%v: %d blocks of %d, %v", c.opts, blocks, size, err)
+		}
+	}
+	if _, _, err := extent(make([]byte, superSize)); err == nil {
+		t.Error("zeros are a file system")
 	}
 }

@@ -2,6 +2,7 @@ package boot
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -45,38 +46,53 @@ func setUUID(dir *os.File, uuid []byte) error {
 
 // grow makes the mounted ext4 at dir as large as its device. It never makes it smaller.
 func grow(dir *os.File, device string) error {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(dir.Fd()), &st); err != nil {
-		return err
-	}
-	size, err := deviceSize(device)
+	f, err := os.Open(device)
 	if err != nil {
 		return err
 	}
-	blocks := size / uint64(st.Bsize) //nolint:gosec // a block size is positive
-	err = ioctl(dir.Fd(), ext4ResizeFS, &blocks)
-	if err != nil && !(errors.Is(err, unix.EINVAL) && blocks <= st.Blocks) {
+	defer func() { _ = f.Close() }()
+	var size uint64
+	if err := ioctl(f.Fd(), unix.BLKGETSIZE64, &size); err != nil {
+		return fmt.Errorf("size of %s: %w", device, err)
+	}
+	var super [superSize]byte
+	if _, err := f.ReadAt(super[:], superOffset); err != nil {
+		return fmt.Errorf("read %s: %w", device, err)
+	}
+	block, now, err := extent(super[:])
+	if err != nil {
+		return fmt.Errorf("%s: %w", device, err)
+	}
+	blocks := size / block
+	if blocks <= now {
+		return nil // asking the kernel would cost more than reading this
+	}
+	if err := ioctl(dir.Fd(), ext4ResizeFS, &blocks); err != nil {
 		return fmt.Errorf("grow the file system to %d blocks: %w", blocks, err)
 	}
 	return nil
 }
 
+// Where an ext4's superblock is.
+const superOffset, superSize = 1024, 1024
+
+// extent reads the size and number of a file system's blocks from its superblock.
+func extent(super []byte) (size, blocks uint64, err error) {
+	le := binary.LittleEndian
+	exponent := le.Uint32(super[0x18:])
+	if le.Uint16(super[0x38:]) != 0xef53 || exponent > 6 {
+		return 0, 0, errors.New("it holds no ext4")
+	}
+	blocks = uint64(le.Uint32(super[0x4:]))
+	if has64bit := le.Uint32(super[0x60:])&0x80 != 0; has64bit {
+		blocks |= uint64(le.Uint32(super[0x150:])) << 32
+	}
+	return 1024 << exponent, blocks, nil
+}
+
 // marked reports whether a grow failed because the file system saw errors before: a full disk of the host's is enough. It
 // was replayed from its journal and is as large as it was: a VM must start from that, not stay shut for ever.
 func marked(err error) bool { return errors.Is(err, unix.EPERM) }
-
-func deviceSize(device string) (uint64, error) {
-	f, err := os.Open(device)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = f.Close() }()
-	var size uint64
-	if err := ioctl(f.Fd(), unix.BLKGETSIZE64, &size); err != nil {
-		return 0, fmt.Errorf("size of %s: %w", device, err)
-	}
-	return size, nil
-}
 
 // dropCache forgets what the kernel has read of the device.
 func dropCache(device string) error {

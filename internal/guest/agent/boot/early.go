@@ -69,8 +69,15 @@ func Early(log *slog.Logger) error {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 64 << 10, Max: 1 << 20}); err != nil {
 		log.Warn("rlimit", "err", err)
 	}
+	// Nobody speaks IPv6 at the other end of the card: without an address of it, programs do not try. A kernel without IPv6 has
+	// no such file.
+	_ = os.WriteFile(noIPv6, []byte("1\n"), 0)
+	defer func() { _ = os.WriteFile(noIPv6, []byte("0\n"), 0) }()
 	return loadModules("/modules")
 }
+
+// noIPv6 says whether new cards are without IPv6.
+const noIPv6 = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
 
 // loadModules loads the modules that dir's list names, in its order.
 func loadModules(dir string) error {

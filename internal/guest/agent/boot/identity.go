@@ -191,8 +191,6 @@ func configureCard(sock int, name string, n *proto.Network) error {
 			return fmt.Errorf("address: %w", err)
 		}
 	}
-	// Nobody speaks IPv6 at the other end: without an address of it, programs do not try. A kernel without has no such file.
-	_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1\n"), 0o644)
 	if err := linkUp(sock, name); err != nil {
 		return err
 	}

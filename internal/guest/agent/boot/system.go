@@ -95,13 +95,13 @@ func (s *System) Configure(c *proto.ConfigureRequest) (diskBytes int64, r *comma
 	if err := authorize(c.GetAuthorizedKeys()); err != nil {
 		return 0, nil, err
 	}
-	if err := trust("/", c.GetCaCertificates()); err != nil {
+	if err := trust("/", c.GetAuthorities()); err != nil {
 		s.log.Warn("the host's certificates", "err", err) // a full disk must not keep anybody from clearing it
 	}
 	if s.runner, err = command.NewInit("/sys/fs/cgroup", limits()); err != nil {
 		return 0, nil, err
 	}
-	s.runner.SetBase(trustEnv("/", c.GetCaCertificates()))
+	s.runner.SetBase(trustEnv("/", c.GetAuthorities()))
 	s.startBackground()
 	s.conf = c
 	return s.diskBytes(), s.runner, nil

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/smolvm/smolvm/internal/guest/proto"
 	"github.com/smolvm/smolvm/internal/sys/cacert"
 )
 
@@ -22,11 +24,19 @@ const (
 	trustPrefix = "smolvm-" // begins the names of those that are ours
 
 	maxSameHash = 64
+
+	pemBegin = "-----BEGIN CERTIFICATE-----\n"
 )
+
+// isHash reports whether h can begin a link's name.
+func isHash(h string) bool {
+	b, err := hex.DecodeString(h)
+	return err == nil && len(b) == 4
+}
 
 // trustEnv is the environment that makes programs with a list of their own use the system's, for a system whose root folder
 // is root and that got roots. A system that has no list keeps what its programs bring.
-func trustEnv(root string, roots [][]byte) map[string]string {
+func trustEnv(root string, roots []*proto.Authority) map[string]string {
 	if _, err := os.Stat(filepath.Join(root, trustBundle)); err != nil || len(roots) == 0 {
 		return nil
 	}
@@ -38,18 +48,19 @@ func trustEnv(root string, roots [][]byte) map[string]string {
 	}
 }
 
-// trust makes the system whose root folder is root trust these certificates (DER) besides its own, and no others that it
+// trust makes the system whose root folder is root trust these authorities besides its own, and no others that it
 // trusted on our word before. The result is that of update-ca-certificates, which takes seconds under emulation. What is as
 // it should be is not written.
-func trust(root string, roots [][]byte) error {
+func trust(root string, roots []*proto.Authority) error {
 	local := filepath.Join(root, trustLocal)
-	want := map[string]string{} // text by name
-	for _, der := range roots {
-		if err := cacert.Check(der); err != nil {
-			return err
+	want, hashes := map[string]string{}, map[string]string{} // text and subject's hash by name
+	for _, a := range roots {
+		if !strings.HasPrefix(a.GetPem(), pemBegin) || !isHash(a.GetSubjectHash()) {
+			return fmt.Errorf("%.40q with the hash %.20q is no certificate", a.GetPem(), a.GetSubjectHash())
 		}
-		sum := sha256.Sum256(der)
-		want[trustPrefix+hex.EncodeToString(sum[:8])] = cacert.PEM(der)
+		sum := sha256.Sum256([]byte(a.GetPem()))
+		name := trustPrefix + hex.EncodeToString(sum[:8])
+		want[name], hashes[name] = a.GetPem(), a.GetSubjectHash()
 	}
 	stale := map[string]string{}
 	old, _ := filepath.Glob(filepath.Join(local, trustPrefix+"*.crt"))
@@ -81,7 +92,7 @@ func trust(root string, roots [][]byte) error {
 	if err != nil {
 		return err
 	}
-	if err := link(root, want, stale); err != nil {
+	if err := link(root, hashes, stale); err != nil {
 		return err
 	}
 	return update(bundle, bundled(string(text), want, stale), 0o644)
@@ -103,12 +114,21 @@ func bundled(text string, want, stale map[string]string) string {
 	return text
 }
 
-// link makes the names by which OpenSSL finds certificates in their folder.
+// link makes the names by which OpenSSL finds certificates in their folder: what is wanted comes with its hash, of what is
+// stale there is the text.
 func link(root string, want, stale map[string]string) error {
 	dir := filepath.Join(root, trustDir)
 	for _, name := range slices.Sorted(maps.Keys(stale)) {
 		_ = os.Remove(filepath.Join(dir, name+".pem"))
-		if err := relink(dir, stale[name], name+".pem", false); err != nil {
+		ders, err := cacert.Parse([]byte(stale[name]))
+		if err != nil {
+			continue // somebody in the guest has changed the file: what it was called before is not known
+		}
+		hash, err := cacert.Hash(ders[0])
+		if err != nil {
+			return err
+		}
+		if err := relink(dir, hash, name+".pem", false); err != nil {
 			return err
 		}
 	}
@@ -124,15 +144,7 @@ func link(root string, want, stale map[string]string) error {
 }
 
 // relink adds target to the links HASH.0, HASH.1 and so on, which must be without gaps, or takes it away.
-func relink(dir, text, target string, there bool) error {
-	ders, err := cacert.Parse([]byte(text))
-	if err != nil {
-		return nil //nolint:nilerr // somebody in the guest has changed the file: what it was called before is not known
-	}
-	hash, err := cacert.Hash(ders[0])
-	if err != nil {
-		return err
-	}
+func relink(dir, hash, target string, there bool) error {
 	name := func(n int) string { return filepath.Join(dir, hash+"."+strconv.Itoa(n)) }
 	var others []string
 	had := 0

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smolvm/smolvm/internal/guest/proto"
 	"github.com/smolvm/smolvm/internal/sys/cacert"
 )
 
@@ -94,6 +95,20 @@ func trusted(t *testing.T, root string) (string, map[string]string) {
 	return string(bundle), links
 }
 
+// authorities are certificates as the host sends them.
+func authorities(t *testing.T, ders ...[]byte) []*proto.Authority {
+	t.Helper()
+	out := make([]*proto.Authority, 0, len(ders))
+	for _, der := range ders {
+		hash, err := cacert.Hash(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, &proto.Authority{Pem: cacert.PEM(der), SubjectHash: hash})
+	}
+	return out
+}
+
 // TestTrust: after each change of what is trusted, the system is as update-ca-certificates makes it, and a second time nothing
 // is written.
 func TestTrust(t *testing.T) {
@@ -101,7 +116,8 @@ func TestTrust(t *testing.T) {
 	a, b, c := authority(t, "Same  name"), authority(t, "other"), authority(t, "same name")
 	root := system(t, distribution)
 	before, links := trusted(t, root)
-	for i, roots := range [][][]byte{{a}, {a, b}, {a, b, c}, {b, c}, {c}, {a, c}, nil} {
+	for i, ders := range [][][]byte{{a}, {a, b}, {a, b, c}, {b, c}, {c}, {a, c}, nil} {
+		roots := authorities(t, ders...)
 		for range 2 {
 			if err := trust(root, roots); err != nil {
 				t.Fatal(err)
@@ -171,7 +187,7 @@ func TestTrustLeavesAlone(t *testing.T) {
 	if err := os.WriteFile(own, []byte(cacert.PEM(a)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := trust(root, [][]byte{a}); err != nil {
+	if err := trust(root, authorities(t, a)); err != nil {
 		t.Fatal(err)
 	}
 	stat := func() os.FileInfo {
@@ -182,7 +198,7 @@ func TestTrustLeavesAlone(t *testing.T) {
 		return st
 	}
 	first := stat()
-	if err := trust(root, [][]byte{a}); err != nil || !os.SameFile(first, stat()) {
+	if err := trust(root, authorities(t, a)); err != nil || !os.SameFile(first, stat()) {
 		t.Errorf("the bundle was written again, %v", err)
 	}
 	if err := trust(root, nil); err != nil {
@@ -198,10 +214,10 @@ func TestTrustLeavesAlone(t *testing.T) {
 func TestTrustOddSystems(t *testing.T) {
 	a := authority(t, "a")
 	root := t.TempDir()
-	if err := trust(root, [][]byte{a}); err != nil {
+	if err := trust(root, authorities(t, a)); err != nil {
 		t.Error(err)
 	}
-	if env := trustEnv(root, [][]byte{a}); env != nil {
+	if env := trustEnv(root, authorities(t, a)); env != nil {
 		t.Errorf("the environment names a list that is not there: %v", env)
 	}
 	if ours, _ := filepath.Glob(filepath.Join(root, trustLocal, "smolvm-*.crt")); len(ours) != 1 {
@@ -214,7 +230,11 @@ func TestTrustOddSystems(t *testing.T) {
 	if err := trust(root, nil); err != nil {
 		t.Error(err)
 	}
-	if err := trust(root, [][]byte{[]byte("no certificate")}); err == nil {
-		t.Error("what is no certificate is trusted")
+	for _, bad := range []*proto.Authority{
+		{Pem: "no certificate", SubjectHash: "01234567"}, {Pem: cacert.PEM(a), SubjectHash: "../../../x"}, {Pem: cacert.PEM(a)}, {},
+	} {
+		if err := trust(root, []*proto.Authority{bad}); err == nil {
+			t.Errorf("what is no certificate is trusted: %v", bad)
+		}
 	}
 }
