@@ -8,9 +8,10 @@ type Image struct {
 	Digest    string    `json:"digest"` // "sha256:…" of the ext4 file
 	SizeBytes int64     `json:"size_bytes"`
 	CreatedAt time.Time `json:"created_at"`
-	Builder   string    `json:"builder"`    // "debian"
-	BuilderBy string    `json:"builder_by"` // version of SmolVM that built it
-	Source    string    `json:"source"`     // mirror and suites
+	Builder   string    `json:"builder"`           // "debian"
+	BuilderBy string    `json:"builder_by"`        // version of SmolVM that built it
+	Source    string    `json:"source"`            // mirror and suites
+	Include   []string  `json:"include,omitempty"` // packages over the default ones, sorted
 	Path      string    `json:"path"`
 	Packages  []Package `json:"packages,omitempty"` // the SBOM; only `image inspect` fills it
 }

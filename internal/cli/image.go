@@ -32,7 +32,8 @@ func (a *app) imageBuildCommand() *cobra.Command {
 		Use:   "build [flags]",
 		Short: "Make an image, and the kernel that goes with it",
 		Long: `Build makes the default image from Debian's archive, and fetches the kernel that VMs boot. What is there already is not
-made again unless --refresh. With --include the image has more packages, and a name of its own.`,
+made again unless --refresh. With --include the image has more packages, and a name of its own; it is made again when it was made
+with other ones.`,
 		Example: `  smolvm image build
   smolvm image build --refresh
   smolvm image build --name science --include python3-numpy,python3-scipy`,

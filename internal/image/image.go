@@ -34,6 +34,7 @@ type BuildRequest struct {
 type Facts struct {
 	Source   string
 	Packages []api.Package
+	Include  []string // those that were asked for
 }
 
 // KernelSource fetches a guest kernel.

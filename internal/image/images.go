@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,12 +20,17 @@ import (
 	"github.com/smolvm/smolvm/internal/image/ext4"
 )
 
-// Ensure returns the image called name, made by its builder when it is absent. Two processes that want it build it once.
+// Ensure returns the image called name, made by its builder when it is absent or has other packages than asked for. Two
+// processes that want it build it once.
 func (s *Store) Ensure(ctx context.Context, name string, o EnsureOptions) (api.Image, error) {
 	asked := time.Now()
-	if !o.Refresh {
-		if img, err := s.lookup(ctx, name); err == nil {
+	o.Include = slices.Compact(slices.Sorted(slices.Values(o.Include)))
+	if img, err := s.lookup(ctx, name); err == nil {
+		if !o.Refresh && o.has(img) {
 			return img, nil
+		}
+		if len(o.Include) == 0 {
+			o.Include = img.Include
 		}
 	}
 	b, err := s.builder(name, o)
@@ -37,7 +43,7 @@ func (s *Store) Ensure(ctx context.Context, name string, o EnsureOptions) (api.I
 	}
 	defer unlock()
 	img, err := s.lookup(ctx, name)
-	if err == nil && (!o.Refresh || img.CreatedAt.After(asked)) {
+	if err == nil && o.has(img) && (!o.Refresh || img.CreatedAt.After(asked)) {
 		return img, nil // another process made it while we waited
 	}
 	if err != nil && !errdefs.Is(err, errdefs.NotFound) {
@@ -48,6 +54,11 @@ func (s *Store) Ensure(ctx context.Context, name string, o EnsureOptions) (api.I
 		return api.Image{}, wrap("build the image "+name, err)
 	}
 	return img, nil
+}
+
+// has reports whether img has the packages that are asked for.
+func (o *EnsureOptions) has(img api.Image) bool {
+	return len(o.Include) == 0 || slices.Equal(o.Include, img.Include)
 }
 
 // builder finds who makes the image called name. A name of its own with packages is Debian's builder with those.
@@ -75,7 +86,9 @@ func (s *Store) builder(name string, o EnsureOptions) (Builder, error) {
 // build runs a builder into the cache. The build lock is held.
 func (s *Store) build(ctx context.Context, name string, b Builder, o EnsureOptions) (api.Image, error) {
 	return s.create(ctx, name, b.Name(), func(ctx context.Context, w io.Writer) (Facts, error) {
-		return b.Build(ctx, BuildRequest{Include: o.Include, Progress: o.Progress, Scratch: s.imagesDir()}, w)
+		facts, err := b.Build(ctx, BuildRequest{Include: o.Include, Progress: o.Progress, Scratch: s.imagesDir()}, w)
+		facts.Include = o.Include
+		return facts, err
 	}, o.Progress)
 }
 
@@ -128,6 +141,7 @@ func (s *Store) create(
 	}
 	img := api.Image{
 		Name: name, CreatedAt: time.Now().UTC(), Builder: builder, BuilderBy: s.opts.Version, Source: facts.Source,
+		Include: facts.Include,
 	}
 	for _, f := range files {
 		if f.Name == rootfsFile {
