@@ -12,12 +12,16 @@ import (
 )
 
 // block is a fenced block of shell commands in a document. The comment line before it says what the tests do with it:
-// "<!-- run -->" runs it in a VM-capable lane, and a "text" block that follows at once is what it must print, where "…"
+// "<!-- run -->" runs it in a VM-capable lane, "<!-- run long -->" in script/test long, and a "text" block that follows at once is what it must print, where "…"
 // stands for anything; "<!-- not run: reason -->" is only shown.
 type block struct {
 	file, comment, script, output string
 	line                          int
 }
+
+const runLong = "<!-- run long -->"
+
+func (b block) runs() bool { return b.comment == "<!-- run -->" || b.comment == runLong }
 
 // documents returns the Markdown files that users read.
 func documents(t *testing.T) []string {
@@ -76,7 +80,7 @@ func TestDocsAreMarked(t *testing.T) {
 	for _, file := range documents(t) {
 		for _, b := range blocks(t, file) {
 			switch {
-			case b.comment == "<!-- run -->":
+			case b.runs():
 				runs++
 			case strings.HasPrefix(b.comment, "<!-- not run: "):
 			default:
@@ -141,9 +145,15 @@ func TestVMDocs(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, b := range blocks(t, file) {
-			if b.comment == "<!-- run -->" {
-				t.Run(b.file+":"+itoa(b.line), func(t *testing.T) { b.run(t, dir) })
+			if !b.runs() {
+				continue
 			}
+			t.Run(b.file+":"+itoa(b.line), func(t *testing.T) {
+				if b.comment == runLong {
+					long(t)
+				}
+				b.run(t, dir)
+			})
 		}
 	}
 }
