@@ -55,7 +55,7 @@ func (r ExecRequest) Validate() error {
 	}
 	if len(r.Script) > MaxScriptBytes {
 		return errdefs.Invalid.Errorf("exec: the script has %d bytes, more than %d", len(r.Script), MaxScriptBytes).
-			WithRemedy("copy it into the VM with smolvm cp and run it there")
+			WithRemedy("copy it into the VM (smolvm cp FILE ID:/tmp/), and run it there")
 	}
 	n := 0
 	for _, a := range r.Argv {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -8,16 +9,18 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/pflag"
+
 	"github.com/smolvm/smolvm/internal/cli/interrupt"
 )
 
-// TestRemedies: what our errors tell people to run are commands that there are.
+// TestRemedies: what our errors tell people to run are commands that there are, with arguments that they take.
 func TestRemedies(t *testing.T) {
 	a := &app{App: App{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}, sig: interrupt.Watch(t.Context())}
 	defer a.sig.Close()
 	root := a.root()
 	call := regexp.MustCompile(`WithRemedy\("([^"]*)"`)
-	named := regexp.MustCompile(`smolvm ([a-z]+(?: [a-z]+)?)`)
+	named := regexp.MustCompile(`smolvm ([a-z]+(?: [a-z]+)?)([^;,:(]*)`)
 	found := 0
 	err := filepath.WalkDir(filepath.Join("..", ".."), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
@@ -30,10 +33,21 @@ func TestRemedies(t *testing.T) {
 		for _, remedy := range call.FindAllSubmatch(b, -1) {
 			for _, m := range named.FindAllStringSubmatch(string(remedy[1]), -1) {
 				found++
-				words := strings.Fields(m[1])
+				words := strings.Fields(m[1] + m[2])
 				cmd, rest, err := root.Find(words)
 				if err != nil || cmd == root || cmd.HasSubCommands() && len(rest) > 0 {
 					t.Errorf("%s: there is no command %q (in %q)", path, m[0], remedy[1])
+					continue
+				}
+				if strings.Contains(string(remedy[1]), "%d") {
+					continue // where a figure stands, a word would be refused
+				}
+				if err := cmd.ParseFlags(rest); errors.Is(err, pflag.ErrHelp) {
+					continue
+				} else if err != nil {
+					t.Errorf("%s: %q: %v", path, m[0], err)
+				} else if err := cmd.ValidateArgs(cmd.Flags().Args()); err != nil {
+					t.Errorf("%s: %q: %v", path, m[0], err)
 				}
 			}
 		}

@@ -214,15 +214,15 @@ func (s *Store) resolve(name string) (string, error) {
 	}
 	b, err := os.ReadFile(filepath.Join(s.namesDir(), name))
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", errdefs.NotFound.Errorf("there is no image %q in the cache", name).WithRemedy("smolvm image build %s", name)
+		return "", errdefs.NotFound.Errorf("there is no image %q in the cache", name).WithRemedy("smolvm image build --name %s", name)
 	}
 	if err != nil {
-		return "", errdefs.Host.Errorf("read the cache: %w", err)
+		return "", cacheError("read the cache", err)
 	}
 	digest := strings.TrimSpace(string(b))
 	if !digestRule.MatchString(digest) {
 		return "", errdefs.Image.Errorf("the image name %q leads to %.80q", name, digest).
-			WithRemedy("smolvm image build --refresh %s", name)
+			WithRemedy("smolvm image build --refresh --name %s", name)
 	}
 	return digest, nil
 }
@@ -242,7 +242,7 @@ func (s *Store) lookup(ctx context.Context, name string) (api.Image, error) {
 		return api.Image{}, err
 	}
 	if err := m.check(ctx, s.imageDir(hexOf(digest)), false); err != nil {
-		return api.Image{}, fmt.Errorf("image %s: %w", name, s.damaged(name, err))
+		return api.Image{}, s.damaged(name, fmt.Errorf("image %s: %w", name, err))
 	}
 	if name != digest {
 		img.Name = name
@@ -272,7 +272,7 @@ func (s *Store) damaged(name string, err error) error {
 	if digestRule.MatchString(name) {
 		return errdefs.Image.Errorf("%w", err).WithRemedy("smolvm image rm %s", name)
 	}
-	return errdefs.Image.Errorf("%w", err).WithRemedy("smolvm image build --refresh %s", name)
+	return errdefs.Image.Errorf("%w", err).WithRemedy("smolvm image build --refresh --name %s", name)
 }
 
 // Inspect is Lookup with the SBOM.

@@ -87,7 +87,7 @@ func (s *Store) pinnedKernel(ctx context.Context) (api.Kernel, error) {
 		return api.Kernel{}, errdefs.NotFound.Errorf("no guest kernel in the cache").WithRemedy("smolvm image build")
 	}
 	if err != nil {
-		return api.Kernel{}, errdefs.Host.Errorf("read the cache: %w", err)
+		return api.Kernel{}, cacheError("read the cache", err)
 	}
 	k, err := s.LookupKernel(ctx, strings.TrimSpace(string(b)))
 	if err != nil {

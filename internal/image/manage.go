@@ -32,7 +32,7 @@ func (s *Store) List() ([]api.Image, []error) {
 	}
 	entries, err := os.ReadDir(s.imagesDir())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		broken = append(broken, errdefs.Host.Errorf("read the cache: %w", err))
+		broken = append(broken, cacheError("read the cache", err))
 	}
 	for _, e := range entries {
 		digest := "sha256:" + e.Name()
@@ -173,7 +173,7 @@ func (s *Store) removeHeld(lockName, what, dir, aside string) error {
 func (s *Store) Kernels(ctx context.Context) ([]api.Kernel, error) {
 	entries, err := os.ReadDir(s.kernelsDir())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, errdefs.Host.Errorf("read the cache: %w", err)
+		return nil, cacheError("read the cache", err)
 	}
 	var kernels []api.Kernel
 	for _, e := range entries {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,22 +74,22 @@ func syncDir(dir string) error {
 // left. The caller holds the build lock of parent, so none of them is alive.
 func tempDir(parent string) (string, error) {
 	if err := os.MkdirAll(parent, 0o700); err != nil {
-		return "", errdefs.Host.Errorf("make the cache: %w", err)
+		return "", cacheError("make the cache", err)
 	}
 	entries, err := os.ReadDir(parent)
 	if err != nil {
-		return "", errdefs.Host.Errorf("read the cache: %w", err)
+		return "", cacheError("read the cache", err)
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), tempPrefix) {
 			if err := os.RemoveAll(filepath.Join(parent, e.Name())); err != nil {
-				return "", errdefs.Host.Errorf("remove what an earlier build left: %w", err)
+				return "", cacheError("remove what an earlier build left", err)
 			}
 		}
 	}
 	dir, err := os.MkdirTemp(parent, tempPrefix)
 	if err != nil {
-		return "", errdefs.Host.Errorf("make a directory in the cache: %w", err)
+		return "", cacheError("make a directory in the cache", err)
 	}
 	return dir, nil
 }
@@ -101,5 +102,19 @@ func wrap(what string, err error) error {
 	if noSpace(err) {
 		return errdefs.Exhausted.Errorf("%s: %w", what, err).WithRemedy("df -h")
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return errdefs.Host.Errorf("%s: %w", what, err).WithRemedy(shut)
+	}
 	return errdefs.Image.Errorf("%s: %w", what, err)
+}
+
+// shut is what helps where files of ours cannot be read or written.
+const shut = "smolvm doctor; another place is chosen by smolvm --home DIR, or SMOLVM_HOME"
+
+// cacheError is a failure to read or write our own files.
+func cacheError(what string, err error) error {
+	if noSpace(err) {
+		return errdefs.Exhausted.Errorf("%s: %w", what, err).WithRemedy("make room: smolvm prune, df -h")
+	}
+	return errdefs.Host.Errorf("%s: %w", what, err).WithRemedy(shut)
 }

@@ -149,7 +149,7 @@ func hostError(what string, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
-		return errdefs.Exhausted.Errorf("%s: %w", what, err).WithRemedy("make room on the disk of $SMOLVM_HOME: smolvm ls -a, smolvm image ls, smolvm rm, smolvm image rm")
+		return errdefs.Exhausted.Errorf("%s: %w", what, err).WithRemedy("make room on the disk of $SMOLVM_HOME: smolvm prune, smolvm rm ID, smolvm image rm NAME")
 	case errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM):
 		return errdefs.Host.Errorf("%s: %w", what, err).WithRemedy("smolvm doctor; another place is chosen by smolvm --home DIR, or SMOLVM_HOME")
 	default:

@@ -3,9 +3,11 @@ package vm
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -133,6 +135,8 @@ func TestVMHostFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+	t.Run("a damaged image", func(t *testing.T) { damagedImage(t, c) })
+	t.Run("a home that is shut", func(t *testing.T) { shutHome(t, c) })
 	t.Run("rm during exec", func(t *testing.T) {
 		b := c.background(t, "exec", id, "--", "sh", "-c", "echo up; sleep 600")
 		if got := b.line(t); got != "up" {
@@ -146,6 +150,102 @@ func TestVMHostFaults(t *testing.T) {
 		c.gone(t, id)
 		nobody(t, id)
 	})
+}
+
+// damagedImage: what is not what was written is not booted.
+func damagedImage(t *testing.T, c cli) {
+	var images []api.Image
+	decode(t, c.ok(t, "image", "ls", "--json"), &images)
+	i := slices.IndexFunc(images, func(i api.Image) bool { return i.Name == api.DefaultImage })
+	if i < 0 {
+		t.Fatalf("no default image among %v", images)
+	}
+	// A home of its own: others boot from the real one.
+	cache, home := filepath.Dir(filepath.Dir(filepath.Dir(images[i].Path))), filepath.Join(t.TempDir(), "home")
+	if err := os.Mkdir(home, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"images", "kernels"} {
+		cmd := exec.CommandContext(t.Context(), "cp", "-a", "--reflink=auto", filepath.Join(cache, part), home) //nolint:gosec // ours
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	env := []string{"SMOLVM_HOME=" + home}
+	r := c.with(t, env, "create", "--name", "damaged", "--memory", "256")
+	r.want(t, 0)
+	dir := filepath.Join(home, "images", strings.TrimPrefix(images[i].Digest, "sha256:"))
+	if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // a folder
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		what, file string
+		damage     func(name string) error
+	}{
+		{"cut", "rootfs.ext4", func(name string) error { return os.Truncate(name, images[i].SizeBytes/2) }},
+		{"another byte", "rootfs.ext4", func(name string) error {
+			f, err := os.OpenFile(name, os.O_RDWR, 0)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = f.Close() }()
+			b := []byte{0}
+			if _, err := f.ReadAt(b, images[i].SizeBytes/3); err != nil {
+				return err
+			}
+			b[0] ^= 0xff
+			_, err = f.WriteAt(b, images[i].SizeBytes/3)
+			return err
+		}},
+		{"record", "manifest.json", func(name string) error { return os.WriteFile(name, []byte("{"), 0o600) }},
+		{"gone", "rootfs.ext4", os.Remove},
+	} {
+		name := filepath.Join(dir, tt.file)
+		cmd := exec.CommandContext(t.Context(), "cp", "-a", "--reflink=auto", name, name+".good") //nolint:gosec // ours
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if err := errors.Join(os.Chmod(name, 0o600), tt.damage(name)); err != nil {
+			t.Fatal(err)
+		}
+		r := c.with(t, env, "start", "damaged")
+		if r.code != 1 || !strings.Contains(r.stderr, images[i].Digest) || !strings.Contains(r.stderr, "try: smolvm image") {
+			t.Errorf("%s: exit code %d, %s", tt.what, r.code, r.stderr)
+		}
+		if err := os.Rename(name+".good", name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r = c.with(t, env, "rm", "damaged")
+	r.want(t, 0)
+}
+
+// shutHome: what cannot be written or read is said, with what to do.
+func shutHome(t *testing.T, c cli) {
+	if os.Getuid() == 0 {
+		t.Skip("root may write everywhere")
+	}
+	home := filepath.Join(t.TempDir(), "home")
+	env := []string{"SMOLVM_HOME=" + home}
+	for _, part := range []string{"", "images", "locks"} {
+		dir := filepath.Join(home, part)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for _, mode := range []os.FileMode{0o500, 0} {
+			if err := os.Chmod(dir, mode); err != nil {
+				t.Fatal(err)
+			}
+			for _, args := range [][]string{{"create", "--name", "x"}, {"image", "build"}} {
+				if r := c.with(t, env, args...); r.code == 0 || !strings.Contains(r.stderr, "permission denied") || !strings.Contains(r.stderr, "try: ") {
+					t.Errorf("%q of mode %o, %v: exit code %d, %s", part, mode, args, r.code, r.stderr)
+				}
+			}
+		}
+		if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // a folder
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestVMAtOnce: many at the same thing.

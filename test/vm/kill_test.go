@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -96,6 +97,15 @@ func TestVMKilledSteps(t *testing.T) {
 		eventually(t, patience, "the VM runs", func() bool { return c.inspect(t, id).State == api.StateRunning })
 		c.exec(t, id, "true").want(t, 0)
 	})
+	t.Run("exec.started", func(t *testing.T) { // without its client the command ends, and nothing else does
+		if code := c.at(t, "exec.started", "exec", id, "--", "sh", "-c", "echo here >/root/mark; exec sleep 4321"); code != -1 {
+			t.Errorf("exit code %d", code)
+		}
+		eventually(t, 10*time.Second, "the command ends", func() bool { return c.exec(t, id, "pgrep", "-f", "^sleep 4321").code == 1 })
+		if s := c.inspect(t, id); s.State != api.StateRunning {
+			t.Errorf("it is %s: %s", s.State, s.Reason)
+		}
+	})
 	t.Run("stop.ended", func(t *testing.T) { // what runs for the VM ended in order: the client is only its witness
 		if code := c.at(t, "stop.ended", "stop", id); code != -1 {
 			t.Errorf("exit code %d", code)
@@ -116,6 +126,36 @@ func TestVMKilledSteps(t *testing.T) {
 			nobody(t, id)
 		})
 	}
+	for _, step := range []string{"relay.exec", "relay.started"} { // a command's end that nobody saw is no success
+		t.Run(step, func(t *testing.T) {
+			if code := c.at(t, step, "start", id); code != 0 {
+				t.Fatalf("start: exit code %d", code)
+			}
+			c.exec(t, id, "sleep", "4321").want(t, 125)
+			if s := c.inspect(t, id); s.State != api.StateError {
+				t.Errorf("it is %s: %s", s.State, s.Reason)
+			}
+			nobody(t, id)
+		})
+	}
+	t.Run("monitor during exec", func(t *testing.T) {
+		c.ok(t, "start", id)
+		b := c.background(t, "exec", id, "--", "sh", "-c", "echo up; exec sleep 4321")
+		if got := b.line(t); got != "up" {
+			t.Fatalf("it printed %q", got)
+		}
+		if err := syscall.Kill(c.inspect(t, id).VMMPID, syscall.SIGKILL); err != nil && os.Getuid() == 0 {
+			t.Fatal(err)
+		}
+		<-b.ended
+		if code := b.cmd.ProcessState.ExitCode(); code != 125 {
+			t.Errorf("exec ended with %d", code)
+		}
+		eventually(t, 10*time.Second, "told truly", func() bool { return c.inspect(t, id).State == api.StateError })
+		nobody(t, id)
+		c.ok(t, "start", id)
+		c.ok(t, "stop", id)
+	})
 	t.Run("delete", func(t *testing.T) { killedDelete(t, c, id, home) })
 }
 

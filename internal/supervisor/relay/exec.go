@@ -16,6 +16,7 @@ import (
 	"github.com/smolvm/smolvm/internal/guest/proto"
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
 	"github.com/smolvm/smolvm/internal/sys/excerpt"
+	"github.com/smolvm/smolvm/internal/sys/fault"
 )
 
 // command makes the agent's request of a user's.
@@ -59,8 +60,12 @@ func (r *Relay) exec(ctx context.Context, req api.ExecRequest, streams rpc.ExecI
 	start := command(req)
 	to := client.Streams{
 		Stdin: streams.Stdin, Stdout: streams.Stdout, Stderr: streams.Stderr,
-		Started: func(pid int) { streams.Started(api.ProcessInfo{ExecID: start.GetExecId(), PID: pid}) },
+		Started: func(pid int) {
+			fault.Point("relay.started")
+			streams.Started(api.ProcessInfo{ExecID: start.GetExecId(), PID: pid})
+		},
 	}
+	fault.Point("relay.exec")
 	if req.OnDisconnect == api.DisconnectKeep {
 		// It goes on when the client is gone: nobody reads, nobody writes.
 		ctx = context.WithoutCancel(ctx)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/sys/fault"
 )
 
 // ExecIO joins a command to its caller's streams. Nil writers discard.
@@ -134,6 +135,7 @@ func (c *Client) started(ctx context.Context, p []byte, streams ExecIO) error {
 	if streams.Started != nil {
 		streams.Started(info)
 	}
+	fault.Point("exec.started")
 	c.pass(ctx, info.ExecID, streams)
 	return nil
 }
