@@ -84,7 +84,7 @@ func (a *app) benchCommand() *cobra.Command {
 	var list strings.Builder
 	var names []string
 	for _, s := range a.BenchSuites {
-		fmt.Fprintf(&list, "\n  %-6s %s", s[0], s[1])
+		fmt.Fprintf(&list, "\n  %-8s %s", s[0], s[1])
 		names = append(names, s[0])
 	}
 	cmd := &cobra.Command{
