@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/cli/format"
 	"github.com/smolvm/smolvm/internal/cli/show"
 	"github.com/smolvm/smolvm/internal/cli/value"
 )
@@ -43,7 +44,7 @@ made again unless --refresh. With --include the image has more packages, and a n
 	f.StringVar(&b.Name, "name", api.DefaultImage, "the image's `NAME`")
 	f.BoolVar(&b.Refresh, "refresh", false, "take the newest packages and kernel")
 	f.StringSliceVar(&b.Include, "include", nil, "Debian `PACKAGES` over the default ones, with commas")
-	f.BoolVar(&a.json, "json", false, "print the image as JSON")
+	out := format.Add(cmd, "print the image as JSON", api.Image{})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, err := a.open(false)
 		if err != nil {
@@ -57,10 +58,9 @@ made again unless --refresh. With --include the image has more packages, and a n
 			return err
 		}
 		p.Stop()
-		if a.json {
-			return show.JSON(a.Stdout, img)
-		}
-		return a.println("%s %s, %s", img.Name, img.Digest, units.BytesSize(float64(img.SizeBytes)))
+		return out.Print(a.Stdout, img, func() error {
+			return a.println("%s %s, %s", img.Name, img.Digest, units.BytesSize(float64(img.SizeBytes)))
+		})
 	}
 	return cmd
 }
@@ -72,7 +72,7 @@ func (a *app) imageListCommand() *cobra.Command {
 		Args:              value.Args(0, 0),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
-	cmd.Flags().BoolVar(&a.json, "json", false, "print everything as JSON")
+	out := format.Add(cmd, "print everything as JSON", api.Image{})
 	cmd.RunE = func(*cobra.Command, []string) error {
 		s, err := a.open(false)
 		if err != nil {
@@ -82,14 +82,13 @@ func (a *app) imageListCommand() *cobra.Command {
 		for _, err := range broken {
 			show.Report(a.Stderr, err)
 		}
-		if a.json {
-			return show.JSON(a.Stdout, show.List(images))
-		}
-		t := show.Table(a.Stdout, "NAME", "DIGEST", "SIZE", "AGE", "BUILDER")
-		for _, i := range images {
-			show.Row(t, i.Name, i.Digest[:min(len(i.Digest), 19)], units.BytesSize(float64(i.SizeBytes)), show.Age(i.CreatedAt, time.Now()), i.Builder)
-		}
-		return t.Flush()
+		return out.Print(a.Stdout, images, func() error {
+			t := show.Table(a.Stdout, "NAME", "DIGEST", "SIZE", "AGE", "BUILDER")
+			for _, i := range images {
+				show.Row(t, i.Name, i.Digest[:min(len(i.Digest), 19)], units.BytesSize(float64(i.SizeBytes)), show.Age(i.CreatedAt, time.Now()), i.Builder)
+			}
+			return t.Flush()
+		})
 	}
 	return cmd
 }
@@ -101,7 +100,7 @@ func (a *app) imageInspectCommand() *cobra.Command {
 		Args:              value.Args(1, 1),
 		ValidArgsFunction: a.completeImages,
 	}
-	cmd.Flags().Bool("json", true, "for symmetry: it always is")
+	out := format.Add(cmd, "for symmetry: it always is", api.Image{})
 	cmd.RunE = func(_ *cobra.Command, names []string) error {
 		s, err := a.open(false)
 		if err != nil {
@@ -111,7 +110,7 @@ func (a *app) imageInspectCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return show.JSON(a.Stdout, img)
+		return out.Print(a.Stdout, img, nil)
 	}
 	return cmd
 }

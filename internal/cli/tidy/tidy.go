@@ -17,6 +17,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/cli/format"
 	"github.com/smolvm/smolvm/internal/cli/show"
 	"github.com/smolvm/smolvm/internal/cli/terminal"
 )
@@ -38,7 +39,7 @@ type Env struct {
 // Prune returns the command.
 func (e Env) Prune() *cobra.Command {
 	var o api.PruneOptions
-	var force, dry, json bool
+	var force, dry bool
 	cmd := &cobra.Command{
 		Use:   "prune [flags]",
 		Short: "Remove what nothing needs any more",
@@ -55,7 +56,7 @@ not run, and everything in them.`,
 	f.BoolVar(&o.VMs, "vms", false, "VMs that do not run too, with their disks")
 	f.BoolVarP(&force, "force", "f", false, "do not ask")
 	f.BoolVar(&dry, "dry-run", false, "only show what would be removed")
-	f.BoolVar(&json, "json", false, "print what was found as JSON; removes it only with -f")
+	out := format.Add(cmd, "print what was found as JSON; removes it only with -f", api.Leftover{})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		p, err := e.Pruner()
 		if err != nil {
@@ -65,7 +66,8 @@ not run, and everything in them.`,
 		if err != nil {
 			return err
 		}
-		if err := print(cmd.OutOrStdout(), found, json); err != nil || dry || len(found) == 0 || json && !force {
+		err = out.Print(cmd.OutOrStdout(), found, func() error { return print(cmd.OutOrStdout(), found) })
+		if err != nil || dry || len(found) == 0 || !out.People() && !force {
 			return err
 		}
 		if !force {
@@ -73,7 +75,7 @@ not run, and everything in them.`,
 				return err
 			}
 		}
-		return e.remove(cmd, p, found, json)
+		return e.remove(cmd, p, found, !out.People())
 	}
 	return cmd
 }
@@ -94,10 +96,7 @@ func (e Env) remove(cmd *cobra.Command, p Pruner, found []api.Leftover, quiet bo
 	return errors.Join(failed...)
 }
 
-func print(w io.Writer, found []api.Leftover, json bool) error {
-	if json {
-		return show.JSON(w, show.List(found))
-	}
+func print(w io.Writer, found []api.Leftover) error {
 	if len(found) == 0 {
 		_, err := io.WriteString(w, "nothing to remove\n")
 		return err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/cli/format"
 	"github.com/smolvm/smolvm/internal/cli/show"
 )
 
@@ -63,7 +64,7 @@ func (s *sampler) sample(ctx context.Context) ([]api.Stats, error) {
 }
 
 func (e Env) stats() *cobra.Command {
-	var follow, json bool
+	var follow bool
 	interval := 2 * time.Second
 	cmd := &cobra.Command{
 		Use:   "stats [flags] [ID...]",
@@ -78,7 +79,7 @@ trusted, and what they cost this host: the memory of monitor and supervisor, and
 	f := cmd.Flags()
 	f.BoolVarP(&follow, "follow", "f", false, "go on, every --interval")
 	f.DurationVar(&interval, "interval", interval, "the time between two looks")
-	f.BoolVar(&json, "json", false, "print one JSON object per VM and line")
+	out := format.Add(cmd, "print one JSON object per VM and line", api.Stats{})
 	cmd.RunE = func(cmd *cobra.Command, ids []string) error {
 		if err := validate(ids); err != nil {
 			return err
@@ -102,7 +103,7 @@ trusted, and what they cost this host: the memory of monitor and supervisor, and
 			}
 			all, err := s.sample(cmd.Context())
 			if err == nil {
-				err = printStats(cmd.OutOrStdout(), all, json, follow)
+				err = printStats(cmd.OutOrStdout(), all, out, follow)
 			}
 			if err != nil || !follow {
 				return err
@@ -112,11 +113,11 @@ trusted, and what they cost this host: the memory of monitor and supervisor, and
 	return cmd
 }
 
-func printStats(w io.Writer, all []api.Stats, json, follow bool) error {
-	if json {
+func printStats(w io.Writer, all []api.Stats, out *format.Flags, follow bool) error {
+	if !out.People() {
 		var failed []error
 		for _, s := range all {
-			failed = append(failed, show.JSONLine(w, s))
+			failed = append(failed, out.Line(w, s, nil))
 		}
 		return errors.Join(failed...)
 	}
