@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/cli/config"
 	"github.com/smolvm/smolvm/internal/cli/network"
 	"github.com/smolvm/smolvm/internal/cli/value"
 )
@@ -22,10 +23,11 @@ type vmFlags struct {
 	idle        value.Idle
 	env         value.Env
 	net         network.Flags
+	file        func() (config.File, error) // of defaults
 }
 
 func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
-	v := &vmFlags{}
+	v := &vmFlags{file: a.config}
 	f := cmd.Flags()
 	f.StringVar(&v.cfg.ID, "name", "", "the VM's `ID` (default: one is made up)")
 	f.StringVar(&v.cfg.Image, "image", "", "the `IMAGE` that it boots (default "+api.DefaultImage+")")
@@ -50,15 +52,21 @@ func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
 
 // config checks the flags before anything is made.
 func (v *vmFlags) config(cmd *cobra.Command) (api.Config, error) {
+	file, err := v.file()
+	if err == nil {
+		err = file.SetFlags(cmd)
+	}
+	if err != nil {
+		return v.cfg, err
+	}
 	c := v.cfg
 	c.MemoryMiB, c.DiskMiB, c.BootTimeoutMs = int(v.memory), int(v.disk), v.bootTimeout.Milliseconds()
 	c.DiskRateMiB = int(v.diskRate)
 	c.TTLMs, c.IdleMs, c.IdleAction = v.ttl.Milliseconds(), v.idle.Milliseconds(), v.idle.Action
-	env, err := v.env.Resolve(os.LookupEnv)
-	if err != nil {
+	v.env.Base = file.Env()
+	if c.Env, err = v.env.Resolve(os.LookupEnv); err != nil {
 		return c, err
 	}
-	c.Env = env
 	if c.Network, err = v.net.Policy(cmd); err != nil {
 		return c, err
 	}
