@@ -11,6 +11,7 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/cli/change"
 	"github.com/smolvm/smolvm/internal/cli/images"
+	"github.com/smolvm/smolvm/internal/cli/manual"
 	"github.com/smolvm/smolvm/internal/cli/procs"
 	"github.com/smolvm/smolvm/internal/cli/session"
 	"github.com/smolvm/smolvm/internal/cli/show"
@@ -194,7 +195,7 @@ func (a *app) moreCommands() []*cobra.Command {
 	all = append(all, images.Env{
 		Images: opened(a, func(s Service) images.Store { return s.Images }), Progress: a.progress, Stdout: a.Stdout, Stderr: a.Stderr,
 		Args: value.Args, Group: a.knownCommand, Names: a.completeImages,
-	}.Command(), a.configCommand())
+	}.Command(), a.configCommand(), manual.Command(value.Args))
 	return append(all, tidy.Env{Pruner: opened(a, func(s Service) tidy.Pruner { return s.Pruner }), Stdin: a.Stdin, Args: value.Args}.Prune())
 }
 

@@ -3,12 +3,15 @@ package cli
 import (
 	"context"
 	"os"
+	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/internal/cli/interrupt"
+	"github.com/smolvm/smolvm/internal/cli/manual"
 )
 
 // tree is all commands.
@@ -44,5 +47,27 @@ func TestFormats(t *testing.T) {
 	})
 	if found < 15 {
 		t.Errorf("only %d commands print JSON", found)
+	}
+}
+
+// TestManual: each command has its page, and man has nothing to complain about.
+func TestManual(t *testing.T) {
+	groff, err := exec.LookPath("groff")
+	pages := manual.Pages(tree(t))
+	if len(pages) < 40 {
+		t.Errorf("only %d pages", len(pages))
+	}
+	for _, p := range pages {
+		if !strings.Contains(p.Text, ".SH DESCRIPTION\n") || !strings.Contains(p.Text, " \"1\" \"\" ") {
+			t.Errorf("%s has no description, or a date", p.Name)
+		}
+		if err != nil {
+			continue // no groff
+		}
+		cmd := exec.CommandContext(t.Context(), groff, "-ww", "-man", "-Tutf8", "-z") //nolint:gosec // found in PATH
+		cmd.Stdin = strings.NewReader(p.Text)
+		if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("%s: %v, %s", p.Name, err, out)
+		}
 	}
 }
