@@ -97,6 +97,8 @@ func (s *supervisor) configure(ctx context.Context, guest *client.Client) error 
 		Seed:           seed,
 		DiskUuid:       s.config.DiskUUID,
 		CaCertificates: s.in.plan.Roots,
+		MaxProcesses:   uint32(cfg.MaxProcesses),
+		OutputBytes:    uint32(mib(cfg.OutputMiB, api.DefaultOutputMiB)),
 		Network: &proto.Network{
 			Address: control.Guest().String(), Gateway: control.Gateway().String(), Dns: control.Gateway().String(), Mtu: control.MTU,
 		},

@@ -63,7 +63,7 @@ func (e Env) rename() *cobra.Command {
 
 func (e Env) update() *cobra.Command {
 	var limits api.Limits
-	var memory, disk value.Size
+	var memory, disk, console, log, output value.Size
 	cmd := &cobra.Command{
 		Use:   "update [flags] ID...",
 		Short: "Change VMs' limits, from their next start on",
@@ -78,9 +78,14 @@ file system on it.`,
 	f.IntVar(&limits.CPUs, "cpus", 0, "`N` processors")
 	f.Var(&memory, "memory", "memory")
 	f.Var(&disk, "disk", "size of the writable disk")
+	f.IntVar(&limits.MaxProcesses, "max-processes", 0, "`N` processes of all commands together")
+	f.Var(&console, "console-size", "how much of the kernel's console is kept")
+	f.Var(&log, "log-size", "how much is kept of what the command of run -d prints")
+	f.Var(&output, "output-size", "how much of each command's output is kept for attach")
 	out := format.Add(cmd, "print the VMs as JSON, one object after the other, instead of their ids", api.Sandbox{})
 	cmd.RunE = func(cmd *cobra.Command, ids []string) error {
 		limits.MemoryMiB, limits.DiskMiB = int(memory), int(disk)
+		limits.ConsoleMiB, limits.LogMiB, limits.OutputMiB = int(console), int(log), int(output)
 		if limits == (api.Limits{}) {
 			return errdefs.Invalid.Errorf("update: there is nothing to change").WithRemedy("smolvm update --help")
 		}

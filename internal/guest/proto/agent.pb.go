@@ -261,8 +261,12 @@ type ConfigureRequest struct {
 	AuthorizedKeys []string          `protobuf:"bytes,9,rep,name=authorized_keys,json=authorizedKeys,proto3" json:"authorized_keys,omitempty"`
 	// Certificates (DER) of authorities that the guest is to trust besides its own.
 	CaCertificates [][]byte `protobuf:"bytes,10,rep,name=ca_certificates,json=caCertificates,proto3" json:"ca_certificates,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The most processes of all commands together; 0: as many as the memory allows.
+	MaxProcesses uint32 `protobuf:"varint,11,opt,name=max_processes,json=maxProcesses,proto3" json:"max_processes,omitempty"`
+	// How much of a command's output is kept for those who attach; 0: 1 MiB.
+	OutputBytes   uint32 `protobuf:"varint,12,opt,name=output_bytes,json=outputBytes,proto3" json:"output_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ConfigureRequest) Reset() {
@@ -363,6 +367,20 @@ func (x *ConfigureRequest) GetCaCertificates() [][]byte {
 		return x.CaCertificates
 	}
 	return nil
+}
+
+func (x *ConfigureRequest) GetMaxProcesses() uint32 {
+	if x != nil {
+		return x.MaxProcesses
+	}
+	return 0
+}
+
+func (x *ConfigureRequest) GetOutputBytes() uint32 {
+	if x != nil {
+		return x.OutputBytes
+	}
+	return 0
 }
 
 type Network struct {
@@ -3195,7 +3213,7 @@ const file_internal_guest_proto_agent_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x1d\n" +
 	"\n" +
-	"machine_id\x18\x03 \x01(\fR\tmachineId\"\xc8\x03\n" +
+	"machine_id\x18\x03 \x01(\fR\tmachineId\"\x90\x04\n" +
 	"\x10ConfigureRequest\x125\n" +
 	"\bidentity\x18\x01 \x01(\v2\x19.smolvm.agent.v1.IdentityR\bidentity\x12<\n" +
 	"\x03env\x18\x02 \x03(\v2*.smolvm.agent.v1.ConfigureRequest.EnvEntryR\x03env\x12\x18\n" +
@@ -3207,7 +3225,9 @@ const file_internal_guest_proto_agent_proto_rawDesc = "" +
 	"\anetwork\x18\b \x01(\v2\x18.smolvm.agent.v1.NetworkR\anetwork\x12'\n" +
 	"\x0fauthorized_keys\x18\t \x03(\tR\x0eauthorizedKeys\x12'\n" +
 	"\x0fca_certificates\x18\n" +
-	" \x03(\fR\x0ecaCertificates\x1a6\n" +
+	" \x03(\fR\x0ecaCertificates\x12#\n" +
+	"\rmax_processes\x18\v \x01(\rR\fmaxProcesses\x12!\n" +
+	"\foutput_bytes\x18\f \x01(\rR\voutputBytes\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"a\n" +
