@@ -43,6 +43,7 @@ func suites() []suite {
 		{"boot", "create to the first command's answer, against a bare engine start", runBoot},
 		{"exec", "latency of commands, against the bare channel", runExec},
 		{"copy", "throughput of files, against the bare channel", runCopy},
+		{"attach", "replay of a command's output, against a copy of the same", runReplay},
 		{"image", "tar to a published ext4, against mke2fs -d", runImage},
 		{"idle", "memory of an idle supervisor", runIdle},
 		{"net", "throughput and latency of the network, against the agent's copies", runNet},

@@ -18,6 +18,7 @@ func TestVMBench(t *testing.T) {
 		"copy":     {"copy in / raw channel", "copy out / raw channel", "agent's peak resident memory"},
 		"image":    {"tar to a published image / mke2fs -d"},
 		"idle":     {"supervisor, Private_Dirty"},
+		"attach":   {"attach replay / copy out"},
 		"ls":       {"ls of 1,000 VMs / reading their records"},
 		"parallel": {"VMs that failed", "growth of the disk", "VMs and trash left", "processes left"},
 		"cycles":   {"cycle in a worn home / in a fresh one", "growth of the disk", "VMs and trash left", "processes left"},
