@@ -155,6 +155,7 @@ func (a *app) options(boots bool) (OpenOptions, error) {
 	if err != nil {
 		return OpenOptions{}, errdefs.Host.Errorf("find %s: %w", home, err)
 	}
+	a.log().Debug("smolvm "+a.Version.Version, "commit", a.Version.Commit, "home", home, "configuration", a.file.Name)
 	return OpenOptions{Home: home, Boots: boots, Log: a.log()}, nil
 }
 
