@@ -69,8 +69,8 @@ func (e Env) stats() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stats [flags] [ID...]",
 		Short: "Show what VMs use",
-		Long: `Stats shows what the VMs named, or all that run, use: processor time, memory and disk as their guests say, which are not
-trusted, and what they cost this host: the memory of monitor and supervisor, and the space that the disk takes.`,
+		Long: `Stats shows what the VMs named, or all that run, use: processor time, memory, disk and network as their guests say,
+which are not trusted, and what they cost this host: the memory of monitor and supervisor, and the space that the disk takes.`,
 		Example:           "  smolvm stats\n  smolvm stats -f web\n  smolvm stats --json web | jq .guest",
 		GroupID:           "vm",
 		Args:              e.Args(0, -1),
@@ -124,18 +124,19 @@ func printStats(w io.Writer, all []api.Stats, out *format.Flags, follow bool) er
 	if f, ok := w.(*os.File); ok && follow && show.IsTerminal(f) {
 		_, _ = io.WriteString(w, "\x1b[H\x1b[2J")
 	}
-	t := show.Table(w, "ID", "STATE", "CPU", "MEMORY", "DISK", "PROCS", "HOST MEMORY", "HOST DISK")
+	t := show.Table(w, "ID", "STATE", "CPU", "MEMORY", "DISK", "NET IN / OUT", "PROCS", "HOST MEMORY", "HOST DISK")
 	for _, s := range all {
-		cpu, memory, disk, procs := "", "", "", ""
+		cpu, memory, disk, net, procs := "", "", "", "", ""
 		if g := s.Guest; g != nil {
 			memory = size(g.MemoryTotal-min(g.MemoryAvailable, g.MemoryTotal)) + " / " + size(g.MemoryTotal)
 			disk = size(g.DiskTotal-min(g.DiskFree, g.DiskTotal)) + " / " + size(g.DiskTotal)
+			net = size(g.NetworkReceived) + " / " + size(g.NetworkSent)
 			procs = strconv.Itoa(int(g.Processes))
 		}
 		if s.CPUPercent != nil {
 			cpu = fmt.Sprintf("%.1f%%", *s.CPUPercent)
 		}
-		show.Row(t, s.VM, string(s.State), cpu, memory, disk, procs, size(s.HostMemory), size(s.HostDisk))
+		show.Row(t, s.VM, string(s.State), cpu, memory, disk, net, procs, size(s.HostMemory), size(s.HostDisk))
 	}
 	return t.Flush()
 }

@@ -3009,9 +3009,11 @@ type MetricsResponse struct {
 	MemoryAvailable uint64                 `protobuf:"varint,4,opt,name=memory_available,json=memoryAvailable,proto3" json:"memory_available,omitempty"`
 	DiskTotal       uint64                 `protobuf:"varint,5,opt,name=disk_total,json=diskTotal,proto3" json:"disk_total,omitempty"`
 	DiskFree        uint64                 `protobuf:"varint,6,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"`
-	Processes       uint32                 `protobuf:"varint,7,opt,name=processes,proto3" json:"processes,omitempty"`
+	Processes       uint32                 `protobuf:"varint,7,opt,name=processes,proto3" json:"processes,omitempty"` // with their threads, of commands
 	AgentRss        uint64                 `protobuf:"varint,8,opt,name=agent_rss,json=agentRss,proto3" json:"agent_rss,omitempty"`
 	AgentPeakRss    uint64                 `protobuf:"varint,9,opt,name=agent_peak_rss,json=agentPeakRss,proto3" json:"agent_peak_rss,omitempty"`
+	NetworkReceived uint64                 `protobuf:"varint,10,opt,name=network_received,json=networkReceived,proto3" json:"network_received,omitempty"` // bytes, since the boot
+	NetworkSent     uint64                 `protobuf:"varint,11,opt,name=network_sent,json=networkSent,proto3" json:"network_sent,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -3105,6 +3107,20 @@ func (x *MetricsResponse) GetAgentRss() uint64 {
 func (x *MetricsResponse) GetAgentPeakRss() uint64 {
 	if x != nil {
 		return x.AgentPeakRss
+	}
+	return 0
+}
+
+func (x *MetricsResponse) GetNetworkReceived() uint64 {
+	if x != nil {
+		return x.NetworkReceived
+	}
+	return 0
+}
+
+func (x *MetricsResponse) GetNetworkSent() uint64 {
+	if x != nil {
+		return x.NetworkSent
 	}
 	return 0
 }
@@ -3399,7 +3415,7 @@ const file_internal_guest_proto_agent_proto_rawDesc = "" +
 	"\rChmodResponse\"\r\n" +
 	"\vSyncRequest\"\x0e\n" +
 	"\fSyncResponse\"\x10\n" +
-	"\x0eMetricsRequest\"\xb0\x02\n" +
+	"\x0eMetricsRequest\"\xfe\x02\n" +
 	"\x0fMetricsResponse\x12\x1b\n" +
 	"\tuptime_ms\x18\x01 \x01(\x03R\buptimeMs\x12\x15\n" +
 	"\x06cpu_ms\x18\x02 \x01(\x03R\x05cpuMs\x12!\n" +
@@ -3410,7 +3426,10 @@ const file_internal_guest_proto_agent_proto_rawDesc = "" +
 	"\tdisk_free\x18\x06 \x01(\x04R\bdiskFree\x12\x1c\n" +
 	"\tprocesses\x18\a \x01(\rR\tprocesses\x12\x1b\n" +
 	"\tagent_rss\x18\b \x01(\x04R\bagentRss\x12$\n" +
-	"\x0eagent_peak_rss\x18\t \x01(\x04R\fagentPeakRss\",\n" +
+	"\x0eagent_peak_rss\x18\t \x01(\x04R\fagentPeakRss\x12)\n" +
+	"\x10network_received\x18\n" +
+	" \x01(\x04R\x0fnetworkReceived\x12!\n" +
+	"\fnetwork_sent\x18\v \x01(\x04R\vnetworkSent\",\n" +
 	"\x0fShutdownRequest\x12\x19\n" +
 	"\bgrace_ms\x18\x01 \x01(\x03R\agraceMs\"\x12\n" +
 	"\x10ShutdownResponse2\xd6\v\n" +
