@@ -17,6 +17,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/cli/completion"
 	"github.com/smolvm/smolvm/internal/cli/config"
 	"github.com/smolvm/smolvm/internal/cli/interrupt"
 	"github.com/smolvm/smolvm/internal/cli/network"
@@ -120,6 +121,7 @@ it afterwards; "smolvm create" and "smolvm start" make one that stays.`,
 	if a.Bench != nil {
 		root.AddCommand(a.benchCommand())
 	}
+	completion.Mend(root)
 	return root
 }
 
@@ -234,12 +236,16 @@ func (a *app) finish(cmd *cobra.Command, err error) int {
 	if err == nil {
 		return 0
 	}
+	ended, interrupted := errors.AsType[interrupt.ExitError](context.Cause(a.sig.Context()))
+	if interrupted && ended.Code == interrupt.CtrlC && show.IsTerminal(a.Stderr) {
+		_, _ = fmt.Fprintln(a.Stderr) // the terminal shows ^C, and the shell's prompt would stand behind it
+	}
 	if e, ok := errors.AsType[interrupt.ExitError](err); ok {
 		return e.Code
 	}
 	// What a signal interrupted fails with whatever it was doing; the signal is the reason.
-	if e, ok := errors.AsType[interrupt.ExitError](context.Cause(a.sig.Context())); ok {
-		return e.Code
+	if interrupted {
+		return ended.Code
 	}
 	show.Report(a.Stderr, err)
 	if cmd != nil && cmd.Annotations[guestCommand] != "" {

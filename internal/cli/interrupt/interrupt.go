@@ -127,6 +127,9 @@ func (i *Signals) Context() context.Context { return i.ctx }
 // End ends the context as a signal does.
 func (i *Signals) End(code int) { i.cancel(ExitError{code}) }
 
+// CtrlC is the exit code of a program that the user interrupted.
+const CtrlC = 130
+
 // ExitError ends the program with a code and without a message.
 type ExitError struct{ Code int }
 

@@ -71,7 +71,7 @@ not run, and everything in them.`,
 			return err
 		}
 		if !force {
-			if yes, err := e.ask(cmd.ErrOrStderr()); err != nil || !yes {
+			if yes, err := e.ask(cmd.Context(), cmd.ErrOrStderr()); err != nil || !yes {
 				return err
 			}
 		}
@@ -112,17 +112,29 @@ func print(w io.Writer, found []api.Leftover) error {
 }
 
 // ask waits for a yes on our terminal.
-func (e Env) ask(w io.Writer) (bool, error) {
+func (e Env) ask(ctx context.Context, w io.Writer) (bool, error) {
 	if !terminal.Is(e.Stdin) {
 		return false, errdefs.Invalid.Errorf("prune: nobody can be asked: the input is no terminal").WithRemedy("smolvm prune -f")
 	}
 	if _, err := io.WriteString(w, "Remove all of these? [y/N] "); err != nil {
 		return false, err
 	}
-	line, err := bufio.NewReader(e.Stdin).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return false, errdefs.Host.Errorf("read the answer: %w", err)
+	said := make(chan string, 1)
+	failed := make(chan error, 1)
+	go func() { // it cannot be interrupted: Ctrl-C leaves it behind
+		line, err := bufio.NewReader(e.Stdin).ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			failed <- errdefs.Host.Errorf("read the answer: %w", err)
+			return
+		}
+		said <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	case err := <-failed:
+		return false, err
+	case answer := <-said:
+		return answer == "y" || answer == "yes", nil
 	}
-	answer := strings.ToLower(strings.TrimSpace(line))
-	return answer == "y" || answer == "yes", nil
 }
