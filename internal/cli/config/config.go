@@ -16,13 +16,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/cli/document"
 )
 
 // Variable names the file, instead of the usual place.
 const Variable = "SMOLVM_CONFIG"
 
 // maxFile bounds the file.
-const maxFile = 1 << 20
+const maxFile = 64 << 10
 
 // Path returns where the file is, whether or not there is one. must tells that there has to be, since it was named.
 func Path(getenv func(string) string) (name string, must bool, err error) {
@@ -76,10 +77,7 @@ func Load(getenv func(string) string) (File, error) {
 
 // Read reads a file. Its name is for messages, and what relative paths in it begin at.
 func Read(r io.Reader, name string) (File, error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxFile+1))
-	if err == nil && len(b) > maxFile {
-		err = errdefs.Invalid.Errorf("it has more than %d bytes", maxFile)
-	}
+	b, err := document.Read(r, maxFile)
 	var entries []entry
 	if err == nil {
 		entries, err = parse(b)
