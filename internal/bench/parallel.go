@@ -71,7 +71,7 @@ func (o *Options) atOnce(ctx context.Context, home *house.House) (int, error) {
 	g.SetLimit(parallelWorkers)
 	for range parallelVMs {
 		g.Go(func() error {
-			if _, err := o.cycle(ctx, home.Manager); err != nil {
+			if _, err := o.cycle(ctx, home.Manager); err != nil && ctx.Err() == nil {
 				o.Log.Error("a VM failed", "error", err)
 				failed.Add(1)
 			}
