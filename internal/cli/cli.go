@@ -236,16 +236,15 @@ func (a *app) finish(cmd *cobra.Command, err error) int {
 	if err == nil {
 		return 0
 	}
-	ended, interrupted := errors.AsType[interrupt.ExitError](context.Cause(a.sig.Context()))
-	if interrupted && ended.Code == interrupt.CtrlC && show.IsTerminal(a.Stderr) {
+	if a.sig.CtrlC() && show.IsTerminal(a.Stderr) {
 		_, _ = fmt.Fprintln(a.Stderr) // the terminal shows ^C, and the shell's prompt would stand behind it
 	}
 	if e, ok := errors.AsType[interrupt.ExitError](err); ok {
 		return e.Code
 	}
 	// What a signal interrupted fails with whatever it was doing; the signal is the reason.
-	if interrupted {
-		return ended.Code
+	if e, ok := errors.AsType[interrupt.ExitError](context.Cause(a.sig.Context())); ok {
+		return e.Code
 	}
 	show.Report(a.Stderr, err)
 	if cmd != nil && cmd.Annotations[guestCommand] != "" {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/docker/go-units"
@@ -121,9 +122,19 @@ func printStats(w io.Writer, all []api.Stats, out *format.Flags, follow bool) er
 		}
 		return errors.Join(failed...)
 	}
-	if f, ok := w.(*os.File); ok && follow && show.IsTerminal(f) {
-		_, _ = io.WriteString(w, "\x1b[H\x1b[2J")
+	f, ok := w.(*os.File)
+	if !ok || !follow || !show.Drawable(f) {
+		return statsTable(w, all)
 	}
+	var b strings.Builder
+	if err := statsTable(&b, all); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, show.Screen(b.String()))
+	return err
+}
+
+func statsTable(w io.Writer, all []api.Stats) error {
 	t := show.Table(w, "ID", "STATE", "CPU", "MEMORY", "DISK", "NET IN / OUT", "PROCS", "HOST MEMORY", "HOST DISK")
 	for _, s := range all {
 		cpu, memory, disk, net, procs := "", "", "", "", ""
