@@ -26,6 +26,17 @@ const (
 	MaxDiskIOPS    = 10_000_000
 	MinCPUShare    = 1
 
+	MinProcesses      = 16
+	MaxProcesses      = 1 << 15
+	DefaultConsoleMiB = 1
+	DefaultLogMiB     = 16
+	DefaultOutputMiB  = 1
+	MaxLogMiB         = 1024 // of the console's too
+	MaxOutputMiB      = 16
+	// In the guest's memory: what is kept of one command's output may be a sixteenth of it, and a process is taken for 512 KiB.
+	outputShare     = 16
+	processesPerMiB = 2
+
 	maxEnvBytes = 1 << 20
 )
 
@@ -40,8 +51,16 @@ type Config struct {
 	DiskRateMiB int `json:"disk_rate_mib,omitempty"`
 	DiskIOPS    int `json:"disk_iops,omitempty"`
 	// CPUShare is how much the VM may use of the host's processors, in percent of one; 0 = as much as its own can.
-	CPUShare int               `json:"cpu_share,omitempty"`
-	Env      map[string]string `json:"env,omitempty"`
+	CPUShare int `json:"cpu_share,omitempty"`
+	// MaxProcesses bounds the processes of all commands in the guest together; 0 = as many as its memory allows.
+	MaxProcesses int `json:"max_processes,omitempty"`
+	// ConsoleMiB and LogMiB bound what is kept on the host of the guest's console, and of the output of its main command; 0 =
+	// 1 and 16.
+	ConsoleMiB int `json:"console_mib,omitempty"`
+	LogMiB     int `json:"log_mib,omitempty"`
+	// OutputMiB is how much of a command's output is kept in the guest for those who attach; 0 = 1.
+	OutputMiB int               `json:"output_mib,omitempty"`
+	Env       map[string]string `json:"env,omitempty"`
 	// Workdir and User are what commands get that name none themselves. Empty: root, in its home.
 	Workdir string `json:"workdir,omitempty"`
 	User    string `json:"user,omitempty"`
@@ -76,6 +95,11 @@ type Limits struct {
 	CPUs      int `json:"cpus,omitempty"`
 	MemoryMiB int `json:"memory_mib,omitempty"`
 	DiskMiB   int `json:"disk_mib,omitempty"` // it only grows
+
+	MaxProcesses int `json:"max_processes,omitempty"`
+	ConsoleMiB   int `json:"console_mib,omitempty"`
+	LogMiB       int `json:"log_mib,omitempty"`
+	OutputMiB    int `json:"output_mib,omitempty"`
 }
 
 // With returns c with other limits.
@@ -84,7 +108,26 @@ func (c Config) With(l Limits) (Config, error) {
 		return c, errdefs.Invalid.Errorf("disk: it has %d MiB and does not shrink to %d", c.DiskMiB, l.DiskMiB)
 	}
 	c.CPUs, c.MemoryMiB, c.DiskMiB = cmp.Or(l.CPUs, c.CPUs), cmp.Or(l.MemoryMiB, c.MemoryMiB), cmp.Or(l.DiskMiB, c.DiskMiB)
+	c.MaxProcesses, c.ConsoleMiB = cmp.Or(l.MaxProcesses, c.MaxProcesses), cmp.Or(l.ConsoleMiB, c.ConsoleMiB)
+	c.LogMiB, c.OutputMiB = cmp.Or(l.LogMiB, c.LogMiB), cmp.Or(l.OutputMiB, c.OutputMiB)
 	return c, c.Validate()
+}
+
+// validateSizes refuses limits of processes and of what is kept that cannot be.
+func (c Config) validateSizes() error {
+	if most := min(MaxProcesses, processesPerMiB*c.MemoryMiB); c.MaxProcesses != 0 && (c.MaxProcesses < MinProcesses || c.MaxProcesses > most) {
+		return errdefs.Invalid.Errorf("max processes: %d is not within %d to %d, which is what %d MiB of memory have room for", c.MaxProcesses, MinProcesses, most, c.MemoryMiB)
+	}
+	if c.ConsoleMiB < 0 || c.ConsoleMiB > MaxLogMiB {
+		return errdefs.Invalid.Errorf("console size: %d MiB is not within 1 to %d MiB", c.ConsoleMiB, MaxLogMiB)
+	}
+	if c.LogMiB < 0 || c.LogMiB > MaxLogMiB {
+		return errdefs.Invalid.Errorf("log size: %d MiB is not within 1 to %d MiB", c.LogMiB, MaxLogMiB)
+	}
+	if most := min(MaxOutputMiB, c.MemoryMiB/outputShare); c.OutputMiB < 0 || c.OutputMiB > most {
+		return errdefs.Invalid.Errorf("output size: %d MiB is not within 1 to %d MiB, which is what %d MiB of memory have room for", c.OutputMiB, most, c.MemoryMiB)
+	}
+	return nil
 }
 
 // WithDefaults returns c with every zero value replaced by its default. The id stays as it is.
@@ -127,6 +170,9 @@ func (c Config) Validate() error {
 	}
 	if c.CPUShare != 0 && (c.CPUShare < MinCPUShare || c.CPUShare > 100*c.CPUs) {
 		return errdefs.Invalid.Errorf("cpu share: %d %% is not within %d to %d %%, which is all of %d CPUs", c.CPUShare, MinCPUShare, 100*c.CPUs, c.CPUs)
+	}
+	if err := c.validateSizes(); err != nil {
+		return err
 	}
 	if c.BootTimeoutMs < 0 {
 		return errdefs.Invalid.Errorf("boot timeout: %d ms is negative", c.BootTimeoutMs)

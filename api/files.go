@@ -23,7 +23,10 @@ type Metrics struct {
 	MemoryAvailable uint64 `json:"memory_available_bytes"`
 	DiskTotal       uint64 `json:"disk_total_bytes"`
 	DiskFree        uint64 `json:"disk_free_bytes"`
+	// Processes are those of all commands, with their threads: what Config.MaxProcesses bounds.
 	Processes       uint32 `json:"processes"`
+	NetworkReceived uint64 `json:"network_received_bytes"` // since the boot
+	NetworkSent     uint64 `json:"network_sent_bytes"`
 	AgentRSS        uint64 `json:"agent_rss_bytes"`
 	AgentPeakRSS    uint64 `json:"agent_peak_rss_bytes"`
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/internal/bench"
 	"github.com/smolvm/smolvm/internal/cli"
+	"github.com/smolvm/smolvm/internal/lifecycle"
 	"github.com/smolvm/smolvm/internal/wire"
 )
 
@@ -30,6 +31,17 @@ func measure(ctx context.Context, o cli.OpenOptions, b cli.BenchOptions) ([]api.
 		return nil, err
 	}
 	return bench.Run(ctx, bench.Options{
-		Manager: m, Images: images, Engine: engine, Agent: agent, Runs: b.Runs, TempDir: os.TempDir(), Progress: b.Progress, Log: o.Log,
+		Manager: m, Images: images, Engine: engine, Agent: agent, Runs: b.Runs, TempDir: os.TempDir(), Home: o.Home, Progress: b.Progress, Log: o.Log,
+		Elsewhere: func(home string) (*lifecycle.Manager, error) { return elsewhere(o, home) },
 	}, b.Suites)
+}
+
+// elsewhere opens another home.
+func elsewhere(o cli.OpenOptions, home string) (*lifecycle.Manager, error) {
+	o.Home = home
+	images, err := wire.Images(home, version, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	return manager(o, images)
 }

@@ -54,6 +54,7 @@ func app() cli.App {
 		Open:    open,
 		Doctor:  examine,
 		Bench:   measure,
+		Setenv:  os.Setenv,
 
 		BenchSuites: bench.Suites(),
 	}

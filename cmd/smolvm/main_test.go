@@ -25,6 +25,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("GORACE", "atexit_sleep_ms=50") // a second per command otherwise
 			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("SMOLVM_CONFIG", "/dev/null")
 			e.Setenv("SMOLVM_HOME", e.WorkDir+"/home")
 			e.Setenv("PATH", os.Getenv("PATH"))
 			return nil

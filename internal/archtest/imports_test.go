@@ -51,8 +51,8 @@ func layers() []layer {
 			"internal/budget",
 			engine, "internal/image", "internal/network", "internal/network/audit", "internal/network/control", "internal/store", "internal/supervisor/rpc", api, errdefs, sys,
 		}},
-		{"internal/bench", []string{
-			"internal/lifecycle", engine, "internal/network", "internal/image", "internal/image/ext4", "internal/guest/client", "internal/guest/link",
+		{"internal/bench/...", []string{
+			"internal/bench/...", "internal/lifecycle", engine, "internal/network", "internal/image", "internal/image/ext4", "internal/guest/client", "internal/guest/link",
 			api, errdefs, sys,
 		}},
 		{"internal/cli/...", []string{"internal/cli/...", "internal/lifecycle", api, errdefs, sys}},

@@ -24,8 +24,11 @@ type Options struct {
 	Agent    []byte
 	Runs     int    // pairs per figure; 0 = the suite's own default
 	TempDir  string // for what is measured outside $SMOLVM_HOME
+	Home     string // where Manager and Images are
 	Progress api.ProgressFunc
 	Log      *slog.Logger
+	// Elsewhere opens another home.
+	Elsewhere func(home string) (*lifecycle.Manager, error)
 }
 
 // suite measures one thing.
@@ -40,9 +43,13 @@ func suites() []suite {
 		{"boot", "create to the first command's answer, against a bare engine start", runBoot},
 		{"exec", "latency of commands, against the bare channel", runExec},
 		{"copy", "throughput of files, against the bare channel", runCopy},
+		{"attach", "replay of a command's output, against a copy of the same", runReplay},
 		{"image", "tar to a published ext4, against mke2fs -d", runImage},
 		{"idle", "memory of an idle supervisor", runIdle},
 		{"net", "throughput and latency of the network, against the agent's copies", runNet},
+		{"ls", "listing of 1,000 VMs, against reading their records", runList},
+		{"parallel", "ten VMs by five workers: how many fail, and what is left", runParallel},
+		{"cycles", "a home after many VMs, against a fresh one, and what is left", runCycles},
 	}
 }
 

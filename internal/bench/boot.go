@@ -28,7 +28,8 @@ func (o *Options) startVMWith(ctx context.Context, cfg api.Config) (*vm, error) 
 		return nil, err
 	}
 	v := &vm{Sandbox: box}
-	if v.Sandbox, err = o.Manager.Start(ctx, box.ID, nil); err == nil {
+	if box, err = o.Manager.Start(ctx, box.ID, nil); err == nil {
+		v.Sandbox = box
 		v.guest, err = o.Manager.Connect(ctx, box.ID)
 	}
 	if err != nil {

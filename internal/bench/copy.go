@@ -32,7 +32,7 @@ func runCopy(ctx context.Context, o *Options) ([]api.Figure, error) {
 		if err != nil {
 			return nil, err
 		}
-		vmOut, err := rate(func() error { return c.vm.readAll(ctx, copyPath) })
+		vmOut, err := rate(func() error { return c.vm.readAll(ctx, copyPath, copyBytes) })
 		if err != nil {
 			return nil, err
 		}
@@ -63,7 +63,7 @@ func rate(f func() error) (float64, error) {
 	return copyBytes / (1 << 20) / time.Since(t0).Seconds(), nil
 }
 
-func (v *vm) readAll(ctx context.Context, path string) error {
+func (v *vm) readAll(ctx context.Context, path string, want int64) error {
 	r, err := v.guest.ReadFile(ctx, path, 0, -1)
 	if err != nil {
 		return err
@@ -72,8 +72,8 @@ func (v *vm) readAll(ctx context.Context, path string) error {
 	if cerr := r.Close(); err == nil {
 		err = cerr
 	}
-	if err == nil && n != copyBytes {
-		err = errdefs.Internal.Errorf("%s: %d of %d bytes came", path, n, int64(copyBytes))
+	if err == nil && n != want {
+		err = errdefs.Internal.Errorf("%s: %d of %d bytes came", path, n, want)
 	}
 	return err
 }

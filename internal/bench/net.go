@@ -140,7 +140,7 @@ func (v *vm) measureCopy(ctx context.Context) (in, out float64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	if out, err = rate(func() error { return v.readAll(ctx, copyPath) }); err == nil {
+	if out, err = rate(func() error { return v.readAll(ctx, copyPath, copyBytes) }); err == nil {
 		_, err = v.succeed(ctx, "rm", copyPath) // two of them do not fit
 	}
 	return in, out, err

@@ -1,6 +1,10 @@
 package bench
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/smolvm/smolvm/internal/bench/house"
+)
 
 func TestMedian(t *testing.T) {
 	for _, tc := range []struct {
@@ -60,5 +64,14 @@ func TestRatiosArePaired(t *testing.T) {
 	f := p.figures("r", atMost(2), "a", "b", "s")
 	if f[0].Value != 2 || !f[0].OK || f[1].Value != 3 || f[2].Value != 2 {
 		t.Errorf("figures = %+v", f)
+	}
+}
+
+// TestGrown: what grew misses its goal, what did not does not.
+func TestGrown(t *testing.T) {
+	for _, f := range grown(house.Use{Disk: 100 << 10, FDs: 7}, house.Use{Disk: 200 << 10, VMs: 2, FDs: 8}) {
+		if f.OK != (f.Name == "processes left") {
+			t.Errorf("%+v", f)
+		}
 	}
 }

@@ -17,6 +17,8 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/cli/completion"
+	"github.com/smolvm/smolvm/internal/cli/config"
 	"github.com/smolvm/smolvm/internal/cli/interrupt"
 	"github.com/smolvm/smolvm/internal/cli/network"
 	"github.com/smolvm/smolvm/internal/cli/show"
@@ -39,6 +41,8 @@ type App struct {
 	Doctor func(ctx context.Context, o OpenOptions) ([]api.Check, error)
 	// Bench measures. Without it there is no such command.
 	Bench func(ctx context.Context, o OpenOptions, b BenchOptions) ([]api.Suite, error)
+	// Setenv sets a variable of this process and of those that it starts.
+	Setenv func(name, value string) error
 	// BenchSuites names what there is to measure, each with a sentence.
 	BenchSuites [][2]string
 }
@@ -59,6 +63,7 @@ type app struct {
 	debug   bool
 	verbose bool
 	json    bool
+	file    *config.File // once it was read
 }
 
 // guestCommand marks commands whose exit codes are those of what they run in the guest.
@@ -112,10 +117,11 @@ it afterwards; "smolvm create" and "smolvm start" make one that stays.`,
 	root.AddCommand(a.moreCommands()...)
 	root.AddCommand(a.createCommand(), a.startCommand(), a.stopCommand(), a.pauseCommand(), a.unpauseCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand(), network.Command(a.netFront()))
 	root.AddCommand(ssh.Commands(a.sshFront())...)
-	root.AddCommand(a.imageCommand(), a.doctorCommand(), a.versionCommand())
+	root.AddCommand(a.doctorCommand(), a.versionCommand())
 	if a.Bench != nil {
 		root.AddCommand(a.benchCommand())
 	}
+	completion.Mend(root)
 	return root
 }
 
@@ -133,6 +139,9 @@ func (a *app) knownCommand(cmd *cobra.Command, args []string) error {
 
 // options says where the command works; boots whether it may start VMs.
 func (a *app) options(boots bool) (OpenOptions, error) {
+	if _, err := a.config(); err != nil {
+		return OpenOptions{}, err
+	}
 	home := a.home
 	if home == "" {
 		home = os.Getenv("SMOLVM_HOME")
@@ -148,7 +157,38 @@ func (a *app) options(boots bool) (OpenOptions, error) {
 	if err != nil {
 		return OpenOptions{}, errdefs.Host.Errorf("find %s: %w", home, err)
 	}
+	a.log().Debug("smolvm "+a.Version.Version, "commit", a.Version.Commit, "home", home, "configuration", a.file.Name)
 	return OpenOptions{Home: home, Boots: boots, Log: a.log()}, nil
+}
+
+// config reads the user's file of defaults, once, and sets the variables that it stands in for.
+func (a *app) config() (config.File, error) {
+	if a.file != nil {
+		return *a.file, nil
+	}
+	f, err := config.Load(os.Getenv)
+	if err == nil {
+		err = f.SetEnv(os.Getenv, a.Setenv)
+	}
+	if err == nil {
+		a.file = &f
+	}
+	return f, err
+}
+
+func (a *app) configCommand() *cobra.Command {
+	return config.Env{Getenv: os.Getenv, Args: value.Args, Group: a.knownCommand, Check: func(f config.File) error {
+		if err := f.SetEnv(os.Getenv, a.Setenv); err != nil {
+			return err
+		}
+		a.file = &f
+		scratch := &cobra.Command{Use: "run"}
+		if _, err := a.vmFlags(scratch).config(scratch); err != nil {
+			return err
+		}
+		_, err := a.open(false)
+		return err
+	}}.Command()
 }
 
 func (a *app) log() *slog.Logger {
@@ -195,6 +235,9 @@ func (a *app) sshFront() ssh.Front {
 func (a *app) finish(cmd *cobra.Command, err error) int {
 	if err == nil {
 		return 0
+	}
+	if a.sig.CtrlC() && show.IsTerminal(a.Stderr) {
+		_, _ = fmt.Fprintln(a.Stderr) // the terminal shows ^C, and the shell's prompt would stand behind it
 	}
 	if e, ok := errors.AsType[interrupt.ExitError](err); ok {
 		return e.Code

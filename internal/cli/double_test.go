@@ -59,6 +59,9 @@ func (d double) Create(_ context.Context, cfg api.Config, o lifecycle.CreateOpti
 	}
 	call("create %s owner=%s cpus=%d memory=%d disk=%d env=%v workdir=%s user=%s accel=%v boot=%d net=%s %v",
 		cfg.ID, o.Owner, cfg.CPUs, cfg.MemoryMiB, cfg.DiskMiB, cfg.Env, cfg.Workdir, cfg.User, cfg.RequireAccel, cfg.BootTimeoutMs, cfg.Network, cfg.Network.Rules)
+	if cfg.OutputMiB != 0 {
+		call("sizes processes=%d console=%d log=%d output=%d", cfg.MaxProcesses, cfg.ConsoleMiB, cfg.LogMiB, cfg.OutputMiB)
+	}
 	if cfg.TTLMs != 0 || cfg.IdleMs != 0 {
 		call("limits ttl=%d idle=%d=%s", cfg.TTLMs, cfg.IdleMs, cfg.IdleAction)
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/cli/change"
+	"github.com/smolvm/smolvm/internal/cli/images"
+	"github.com/smolvm/smolvm/internal/cli/manual"
 	"github.com/smolvm/smolvm/internal/cli/procs"
 	"github.com/smolvm/smolvm/internal/cli/session"
 	"github.com/smolvm/smolvm/internal/cli/show"
@@ -190,6 +192,10 @@ func (a *app) processCommands() []*cobra.Command {
 func (a *app) moreCommands() []*cobra.Command {
 	all := watch.Env{VMs: opened(a, func(s Service) watch.VMs { return s.VMs }), IDs: a.completeIDs, Args: value.Args}.Commands()
 	all = append(all, change.Env{VMs: opened(a, func(s Service) change.VMs { return s.VMs }), IDs: a.completeIDs, Args: value.Args}.Commands()...)
+	all = append(all, images.Env{
+		Images: opened(a, func(s Service) images.Store { return s.Images }), Progress: a.progress, Stdout: a.Stdout, Stderr: a.Stderr,
+		Args: value.Args, Group: a.knownCommand, Names: a.completeImages,
+	}.Command(), a.configCommand(), manual.Command(value.Args))
 	return append(all, tidy.Env{Pruner: opened(a, func(s Service) tidy.Pruner { return s.Pruner }), Stdin: a.Stdin, Args: value.Args}.Prune())
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/cli/format"
 	"github.com/smolvm/smolvm/internal/cli/interrupt"
 	"github.com/smolvm/smolvm/internal/cli/show"
 	"github.com/smolvm/smolvm/internal/cli/value"
@@ -27,7 +28,7 @@ func (a *app) createCommand() *cobra.Command {
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	v := a.vmFlags(cmd)
-	cmd.Flags().BoolVar(&a.json, "json", false, "print the VM as JSON instead of its id")
+	out := format.Add(cmd, "print the VM as JSON instead of its id", api.Sandbox{})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := v.config(cmd)
 		if err != nil {
@@ -44,10 +45,7 @@ func (a *app) createCommand() *cobra.Command {
 			return err
 		}
 		p.Stop()
-		if a.json {
-			return a.printVM(cmd.Context(), s.VMs, vm.ID)
-		}
-		return a.println("%s", vm.ID)
+		return out.Print(a.Stdout, vm, func() error { return a.println("%s", vm.ID) })
 	}
 	return cmd
 }

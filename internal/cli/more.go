@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/cli/format"
 	"github.com/smolvm/smolvm/internal/cli/interrupt"
 	"github.com/smolvm/smolvm/internal/cli/show"
 	"github.com/smolvm/smolvm/internal/cli/value"
@@ -23,18 +24,17 @@ func (a *app) versionCommand() *cobra.Command {
 		Args:              value.Args(0, 0),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
-	cmd.Flags().BoolVar(&a.json, "json", false, "print it as JSON")
+	out := format.Add(cmd, "print it as JSON", api.Version{})
 	cmd.RunE = func(*cobra.Command, []string) error {
 		v := a.Version
-		if a.json {
-			return show.JSON(a.Stdout, v)
-		}
 		agent := "unknown: not built by script/build"
 		if v.AgentDigest != "" {
 			agent = v.AgentDigest
 		}
-		return a.println("smolvm %s\ncommit %s\nagent %s\n%s %s/%s, protocol %d to %d",
-			v.Version, v.Commit, agent, v.Go, runtime.GOOS, runtime.GOARCH, v.ProtocolMin, v.ProtocolMax)
+		return out.Print(a.Stdout, v, func() error {
+			return a.println("smolvm %s\ncommit %s\nagent %s\n%s %s/%s, protocol %d to %d",
+				v.Version, v.Commit, agent, v.Go, runtime.GOOS, runtime.GOARCH, v.ProtocolMin, v.ProtocolMax)
+		})
 	}
 	return cmd
 }
@@ -50,7 +50,7 @@ failure, with what mends it. The exit code is 1 when there is a failure.`,
 		Args:              value.Args(0, 0),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
-	cmd.Flags().BoolVar(&a.json, "json", false, "print it as JSON")
+	out := format.Add(cmd, "print it as JSON", api.Check{})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		o, err := a.options(false)
 		if err != nil {
@@ -64,11 +64,10 @@ failure, with what mends it. The exit code is 1 when there is a failure.`,
 			return err
 		}
 		p.Stop()
-		if a.json {
-			err = show.JSON(a.Stdout, show.List(checks))
-		} else {
-			_, err = fmt.Fprint(a.Stdout, show.Checks(checks))
-		}
+		err = out.Print(a.Stdout, checks, func() error {
+			_, err := fmt.Fprint(a.Stdout, show.Checks(checks))
+			return err
+		})
 		for _, c := range checks {
 			if c.Status == api.CheckFailure && err == nil {
 				err = interrupt.ExitError{Code: 1}
@@ -84,7 +83,7 @@ func (a *app) benchCommand() *cobra.Command {
 	var list strings.Builder
 	var names []string
 	for _, s := range a.BenchSuites {
-		fmt.Fprintf(&list, "\n  %-6s %s", s[0], s[1])
+		fmt.Fprintf(&list, "\n  %-8s %s", s[0], s[1])
 		names = append(names, s[0])
 	}
 	cmd := &cobra.Command{
@@ -100,7 +99,7 @@ Suites:` + list.String(),
 		ValidArgsFunction: cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp),
 	}
 	cmd.Flags().IntVar(&b.Runs, "runs", 0, "`N` pairs to measure per figure (default: each suite's own)")
-	cmd.Flags().BoolVar(&a.json, "json", false, "print one JSON object per suite")
+	out := format.Add(cmd, "print one JSON object per suite", api.Suite{})
 	cmd.RunE = func(cmd *cobra.Command, suites []string) error {
 		o, err := a.options(true)
 		if err != nil {
@@ -111,7 +110,7 @@ Suites:` + list.String(),
 		b.Suites, b.Progress = suites, p.Report
 		got, err := a.Bench(cmd.Context(), o, b)
 		p.Stop()
-		if perr := a.printSuites(got); err == nil {
+		if perr := a.printSuites(got, out); err == nil {
 			err = perr
 		}
 		return err
@@ -120,14 +119,12 @@ Suites:` + list.String(),
 }
 
 // printSuites prints the figures; one that misses its goal makes an exit code.
-func (a *app) printSuites(suites []api.Suite) error {
+func (a *app) printSuites(suites []api.Suite, out *format.Flags) error {
 	t := show.Table(a.Stdout, "SUITE", "FIGURE", "VALUE", "GOAL", "OK")
 	missed := false
 	for _, s := range suites {
-		if a.json {
-			if err := show.JSON(a.Stdout, s); err != nil {
-				return err
-			}
+		if err := out.Print(a.Stdout, s, func() error { return nil }); err != nil {
+			return err
 		}
 		for _, f := range s.Figures {
 			ok := "yes"
@@ -140,7 +137,7 @@ func (a *app) printSuites(suites []api.Suite) error {
 			show.Row(t, s.Suite, f.Name, strconv.FormatFloat(f.Value, 'g', 4, 64)+" "+f.Unit, f.Goal, ok)
 		}
 	}
-	if !a.json && len(suites) > 0 {
+	if out.People() && len(suites) > 0 {
 		if err := t.Flush(); err != nil {
 			return err
 		}

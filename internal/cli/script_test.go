@@ -48,6 +48,7 @@ func app() cli.App {
 			ok := os.Getenv("SLOW") == ""
 			return []api.Suite{{Suite: "exec", Figures: []api.Figure{{Name: "ping", Value: 5.5, Unit: "x", Goal: "<= 7", OK: ok}, {Name: "told", Value: 3, Unit: "ms", OK: true}}}}, nil
 		},
+		Setenv:      os.Setenv,
 		BenchSuites: [][2]string{{"exec", "latency of commands"}},
 	}
 }
@@ -58,6 +59,7 @@ func TestScripts(t *testing.T) {
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("GORACE", "atexit_sleep_ms=50") // a second per command otherwise
+			e.Setenv("SMOLVM_CONFIG", "/dev/null")
 			e.Setenv("CALLS", filepath.Join(e.WorkDir, "calls"))
 			e.Setenv("GUEST", filepath.Join(e.WorkDir, "guest"))
 			e.Setenv("SMOLVM_HOME", filepath.Join(e.WorkDir, "home"))

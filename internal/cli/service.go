@@ -7,6 +7,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/internal/cli/change"
+	"github.com/smolvm/smolvm/internal/cli/images"
 	"github.com/smolvm/smolvm/internal/cli/network"
 	"github.com/smolvm/smolvm/internal/cli/procs"
 	"github.com/smolvm/smolvm/internal/cli/session"
@@ -77,23 +78,11 @@ type Runner interface {
 	StartDetached(ctx context.Context, req api.ExecRequest) (api.ProcessInfo, error)
 }
 
-// Images is the cache of images. It belongs to a layer that this one may not see, so that main joins the two.
-type Images interface {
-	// List returns the images, and what is broken.
-	List() ([]api.Image, []error)
-	Inspect(name string) (api.Image, error)
-	// Build makes an image, and the kernel that goes with it, unless they are there.
-	Build(ctx context.Context, b ImageBuild) (api.Image, error)
-	Remove(ctx context.Context, name string) error
-}
+// Images is the cache of images.
+type Images = images.Store
 
 // ImageBuild says which image to make.
-type ImageBuild struct {
-	Name     string
-	Refresh  bool     // the newest, even if there is one
-	Include  []string // packages over the default ones
-	Progress api.ProgressFunc
-}
+type ImageBuild = images.Build
 
 // manager is a lifecycle.Manager as VMs.
 type manager struct{ *lifecycle.Manager }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/cli/format"
 	"github.com/smolvm/smolvm/internal/cli/show"
 	"github.com/smolvm/smolvm/internal/cli/value"
 	"github.com/smolvm/smolvm/internal/lifecycle"
@@ -19,7 +20,7 @@ func (a *app) lsCommand() *cobra.Command {
 		Use:               "ls [flags]",
 		Aliases:           []string{"list"},
 		Short:             "List VMs",
-		Example:           "  smolvm ls\n  smolvm ls -a --json",
+		Example:           "  smolvm ls\n  smolvm ls -a --json\n  smolvm ls --format '{{.ID}} {{.State}}'",
 		GroupID:           "vm",
 		Args:              value.Args(0, 0),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -27,12 +28,12 @@ func (a *app) lsCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.BoolVarP(&all, "all", "a", false, "also those that do not run")
 	f.BoolVarP(&quiet, "quiet", "q", false, "ids only")
-	f.BoolVar(&a.json, "json", false, "print everything as JSON")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.list(cmd.Context(), all, quiet, a.json) }
+	out := format.Add(cmd, "print everything as JSON", api.Sandbox{})
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.list(cmd.Context(), all, quiet, out) }
 	return cmd
 }
 
-func (a *app) list(ctx context.Context, all, quiet, json bool) error {
+func (a *app) list(ctx context.Context, all, quiet bool, out *format.Flags) error {
 	s, err := a.open(false)
 	if err != nil {
 		return err
@@ -41,18 +42,17 @@ func (a *app) list(ctx context.Context, all, quiet, json bool) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case json:
-		return show.JSON(a.Stdout, show.List(vms))
-	case quiet:
+	return out.Print(a.Stdout, vms, func() error {
+		if !quiet {
+			return show.VMs(a.Stdout, vms, time.Now())
+		}
 		for _, vm := range vms {
 			if err := a.println("%s", show.Cell(vm.ID)); err != nil {
 				return err
 			}
 		}
 		return nil
-	}
-	return show.VMs(a.Stdout, vms, time.Now())
+	})
 }
 
 func (a *app) inspectCommand() *cobra.Command {
@@ -61,13 +61,14 @@ func (a *app) inspectCommand() *cobra.Command {
 		Use:   "inspect [flags] ID",
 		Short: "Show everything about a VM, as JSON",
 		Example: `  smolvm inspect web
-  smolvm inspect web | jq -r .state`,
+  smolvm inspect web | jq -r .state
+  smolvm inspect --format '{{.State}} {{.Config.CPUs}}' web`,
 		GroupID:           "vm",
 		Args:              value.Args(1, 1),
 		ValidArgsFunction: a.completeIDs(true, 1),
 	}
 	cmd.Flags().BoolVar(&showEnv, "show-env", false, "also the values of its variables, which may be secret")
-	cmd.Flags().Bool("json", true, "for symmetry: it always is")
+	out := format.Add(cmd, "for symmetry: it always is", api.Sandbox{})
 	cmd.RunE = func(cmd *cobra.Command, ids []string) error {
 		if err := api.ValidateID(ids[0]); err != nil {
 			return err
@@ -80,7 +81,7 @@ func (a *app) inspectCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return show.JSON(a.Stdout, vm)
+		return out.Print(a.Stdout, vm, nil)
 	}
 	return cmd
 }

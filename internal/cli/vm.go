@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/cli/config"
 	"github.com/smolvm/smolvm/internal/cli/network"
 	"github.com/smolvm/smolvm/internal/cli/value"
 )
@@ -17,15 +18,19 @@ type vmFlags struct {
 	memory      value.Size
 	disk        value.Size
 	diskRate    value.Size
+	console     value.Size
+	log         value.Size
+	output      value.Size
 	bootTimeout value.Duration
 	ttl         value.Duration
 	idle        value.Idle
 	env         value.Env
 	net         network.Flags
+	file        func() (config.File, error) // of defaults
 }
 
 func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
-	v := &vmFlags{}
+	v := &vmFlags{file: a.config}
 	f := cmd.Flags()
 	f.StringVar(&v.cfg.ID, "name", "", "the VM's `ID` (default: one is made up)")
 	f.StringVar(&v.cfg.Image, "image", "", "the `IMAGE` that it boots (default "+api.DefaultImage+")")
@@ -35,6 +40,10 @@ func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
 	f.Var(&v.diskRate, "disk-rate", "what the disk reads and writes per second at most: 20m, or MiB")
 	f.IntVar(&v.cfg.DiskIOPS, "disk-iops", 0, fmt.Sprintf("`N` requests per second to the disk at most, %d or more", api.MinDiskIOPS))
 	f.IntVar(&v.cfg.CPUShare, "cpu-share", 0, "use at most `PERCENT` of one of the host's processors: 50 is half of one")
+	f.IntVar(&v.cfg.MaxProcesses, "max-processes", 0, "`N` processes of all commands together at most (default: what the memory has room for)")
+	f.Var(&v.console, "console-size", fmt.Sprintf("keep so much of the kernel's console (default %dm)", api.DefaultConsoleMiB))
+	f.Var(&v.log, "log-size", fmt.Sprintf("keep so much of what the command of run -d prints (default %dm)", api.DefaultLogMiB))
+	f.Var(&v.output, "output-size", fmt.Sprintf("keep so much of each command's output for attach (default %dm)", api.DefaultOutputMiB))
 	v.env.Flags(f)
 	f.StringVarP(&v.cfg.Workdir, "workdir", "w", "", "`DIR` where commands run (default: the user's home)")
 	f.StringVarP(&v.cfg.User, "user", "u", "", "`USER` who runs commands: name or uid[:gid] (default root)")
@@ -50,15 +59,21 @@ func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
 
 // config checks the flags before anything is made.
 func (v *vmFlags) config(cmd *cobra.Command) (api.Config, error) {
+	file, err := v.file()
+	if err == nil {
+		err = file.SetFlags(cmd)
+	}
+	if err != nil {
+		return v.cfg, err
+	}
 	c := v.cfg
 	c.MemoryMiB, c.DiskMiB, c.BootTimeoutMs = int(v.memory), int(v.disk), v.bootTimeout.Milliseconds()
-	c.DiskRateMiB = int(v.diskRate)
+	c.DiskRateMiB, c.ConsoleMiB, c.LogMiB, c.OutputMiB = int(v.diskRate), int(v.console), int(v.log), int(v.output)
 	c.TTLMs, c.IdleMs, c.IdleAction = v.ttl.Milliseconds(), v.idle.Milliseconds(), v.idle.Action
-	env, err := v.env.Resolve(os.LookupEnv)
-	if err != nil {
+	v.env.Base = file.Env()
+	if c.Env, err = v.env.Resolve(os.LookupEnv); err != nil {
 		return c, err
 	}
-	c.Env = env
 	if c.Network, err = v.net.Policy(cmd); err != nil {
 		return c, err
 	}

@@ -32,7 +32,7 @@ func (d double) Stats(_ context.Context, id string) (api.Stats, error) {
 	s := api.Stats{VM: id, State: vm.State, CPUs: vm.Config.CPUs, HostMemory: 300 << 20, HostDisk: 5 << 20}
 	if vm.State == api.StateRunning {
 		ms := time.Now().UnixMilli()
-		s.Guest = &api.Metrics{UptimeMs: ms, CPUMs: ms / 2, MemoryTotal: 1 << 30, MemoryAvailable: 1 << 29, DiskTotal: 8 << 30, DiskFree: 6 << 30, Processes: 42}
+		s.Guest = &api.Metrics{UptimeMs: ms, CPUMs: ms / 2, MemoryTotal: 1 << 30, MemoryAvailable: 1 << 29, DiskTotal: 8 << 30, DiskFree: 6 << 30, NetworkReceived: 3 << 20, NetworkSent: 1 << 20, Processes: 42}
 	}
 	return s, nil
 }

@@ -62,6 +62,7 @@ func (m *Manager) Create(ctx context.Context, cfg api.Config, o CreateOptions) (
 	if err := m.publish(ctx, rec); err != nil {
 		return api.Sandbox{}, err
 	}
+	m.log.Debug("created", "vm", cfg.ID, "image", img.Digest, "kernel", kernel.ID, "dir", m.store.Dir(cfg.ID))
 	return m.sandbox(rec, false), nil
 }
 

@@ -28,6 +28,7 @@ import (
 
 // Start boots a VM and returns when its agent is configured.
 func (m *Manager) Start(ctx context.Context, id string, progress api.ProgressFunc) (api.Sandbox, error) {
+	begun := time.Now()
 	m.sweep()
 	rec, err := m.settle(ctx, id)
 	if err != nil {
@@ -43,6 +44,7 @@ func (m *Manager) Start(ctx context.Context, id string, progress api.ProgressFun
 	if err != nil {
 		return api.Sandbox{}, err
 	}
+	m.log.Debug("running", "vm", id, "accelerator", rec.State.Accelerator, "kernel", rec.State.KernelRelease, "took", time.Since(begun))
 	return m.sandbox(rec, false), nil
 }
 
@@ -173,6 +175,7 @@ func (m *Manager) spawn(ctx context.Context, id string, l *lock.Lock, boot *boot
 		return nil, errdefs.Host.Errorf("start a supervisor: %w", err)
 	}
 	back.Release()
+	m.log.Debug("the supervisor has started", "vm", id, "pid", cmd.Process.Pid, "log", log.Name())
 	return &spawned{child: c, reports: reports}, nil
 }
 
@@ -216,7 +219,12 @@ func (m *Manager) await(ctx context.Context, id string, sup *spawned, progress a
 		_ = sup.child.Signal(syscall.SIGTERM)
 		_ = sup.reports.SetReadDeadline(time.Now().Add(startEnd))
 	})
-	err := rpc.ReadReports(sup.reports, progress)
+	err := rpc.ReadReports(sup.reports, func(p api.Progress) {
+		m.log.Debug("the supervisor reports", "vm", id, "stage", p.Stage, "detail", p.Detail)
+		if progress != nil {
+			progress(p)
+		}
+	})
 	if stop() && err == nil {
 		return nil
 	}

@@ -49,6 +49,7 @@ func (m *Manager) dial(ctx context.Context, id string) (*rpc.Client, error) {
 		_ = c.Close()
 		return nil, errdefs.Internal.Errorf("the supervisor in %s answers for the VM %q", m.store.Dir(id), got)
 	}
+	m.log.Debug("connected", "vm", id, "supervisor", c.Hello().Build)
 	return c, nil
 }
 
@@ -93,6 +94,7 @@ func (m *Manager) Stop(ctx context.Context, id string, o StopOptions) error {
 	}
 	defer func() { _ = l.Close() }()
 	fault.Point("stop.ended")
+	m.log.Debug("ended", "vm", id)
 	_, err = m.settleEnded(ctx, id, "stopped")
 	return err
 }
@@ -119,6 +121,7 @@ func (m *Manager) Remove(ctx context.Context, id string, force bool) error {
 		return err
 	}
 	defer func() { _ = l.Close() }()
+	m.log.Debug("removing", "vm", id, "dir", m.store.Dir(id))
 	if !m.store.Exists(id) { // its supervisor did it
 		return nil
 	}
@@ -179,6 +182,7 @@ func (m *Manager) end(ctx context.Context, id string, o StopOptions, remove bool
 	if o.Grace <= 0 {
 		o.Grace = defaultGrace
 	}
+	m.log.Debug("ending", "vm", id, "grace", o.Grace, "kill", o.Kill, "remove", remove)
 	limit, cancel := context.WithTimeout(ctx, o.Grace+endMargin)
 	defer cancel()
 	asked := m.askEnd(limit, id, rpc.StopRequest{GraceMs: o.Grace.Milliseconds(), Kill: o.Kill, Delete: remove})

@@ -125,23 +125,22 @@ func (s *Store) load(id, name string, into any, number *int) error {
 	if len(b) > maxRecord {
 		return fmt.Errorf("%s has more than %d bytes", name, maxRecord)
 	}
-	// The number first: a newer form need not fit into ours.
-	var head struct {
-		Schema int `json:"schema"`
-	}
-	if err := json.Unmarshal(b, &head); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+	if err := json.Unmarshal(b, into); err != nil {
+		// A newer form need not fit into ours.
+		var head struct {
+			Schema int `json:"schema"`
+		}
+		if json.Unmarshal(b, &head) != nil || head.Schema <= schema {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		*number = head.Schema
 	}
 	switch {
-	case head.Schema > schema:
-		return fmt.Errorf("%s has schema %d, this smolvm knows %d: %w", name, head.Schema, schema, ErrNewer)
-	case head.Schema < 1:
+	case *number > schema:
+		return fmt.Errorf("%s has schema %d, this smolvm knows %d: %w", name, *number, schema, ErrNewer)
+	case *number < 1:
 		return fmt.Errorf("%s has no schema number", name)
 	}
-	if err := json.Unmarshal(b, into); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	*number = head.Schema
 	return nil
 }
 

@@ -159,6 +159,8 @@ func TestReadRefuses(t *testing.T) {
 		{"no JSON", stateFile, "{", "unexpected end", errdefs.Internal},
 		{"no schema", stateFile, "{}", "no schema", errdefs.Internal},
 		{"newer", configFile, `{"schema": 2}`, "newer smolvm", errdefs.WrongState},
+		{"newer, of another form", configFile, `{"schema": 2, "config": "text"}`, "newer smolvm", errdefs.WrongState},
+		{"of another form", configFile, `{"schema": 1, "config": "text"}`, "cannot unmarshal", errdefs.Internal},
 		{"unknown state", stateFile, `{"schema": 1, "state": "dancing", "owner": "keep"}`, "dancing", errdefs.Internal},
 		{"client without process", stateFile, `{"schema": 1, "state": "created", "owner": "client"}`, "without a client", errdefs.Internal},
 		{"another VM's", configFile, `{"schema": 1, "config": {"id": "y"}}`, `"y"`, errdefs.Internal},

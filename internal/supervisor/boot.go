@@ -93,14 +93,16 @@ func (s *supervisor) configure(ctx context.Context, guest *client.Client) error 
 		return err
 	}
 	_, err = guest.Configure(ctx, &proto.ConfigureRequest{
-		Identity:    &proto.Identity{Id: s.id, Hostname: api.Hostname(s.id), MachineId: s.config.DiskUUID},
-		Env:         cfg.Env,
-		Workdir:     cfg.Workdir,
-		User:        cfg.User,
-		WallClockNs: time.Now().UnixNano(),
-		Seed:        seed,
-		DiskUuid:    s.config.DiskUUID,
-		Authorities: roots,
+		Identity:     &proto.Identity{Id: s.id, Hostname: api.Hostname(s.id), MachineId: s.config.DiskUUID},
+		Env:          cfg.Env,
+		Workdir:      cfg.Workdir,
+		User:         cfg.User,
+		WallClockNs:  time.Now().UnixNano(),
+		Seed:         seed,
+		DiskUuid:     s.config.DiskUUID,
+		Authorities:  roots,
+		MaxProcesses: uint32(cfg.MaxProcesses),
+		OutputBytes:  uint32(mib(cfg.OutputMiB, api.DefaultOutputMiB)),
 		Network: &proto.Network{
 			Address: control.Guest().String(), Gateway: control.Gateway().String(), Dns: control.Gateway().String(), Mtu: control.MTU,
 		},

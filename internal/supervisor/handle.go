@@ -66,7 +66,7 @@ func (s *supervisor) output() (io.Writer, error) {
 	if s.outlog != nil {
 		return s.outlog, nil
 	}
-	w, err := capfile.Create(s.store.Path(s.id, store.OutputFile), maxOutput)
+	w, err := capfile.Create(s.store.Path(s.id, store.OutputFile), mib(s.config.Config.LogMiB, api.DefaultLogMiB))
 	if err != nil {
 		return nil, errdefs.Host.Errorf("make the output's log: %w", err)
 	}

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -25,11 +26,8 @@ import (
 	"github.com/smolvm/smolvm/internal/sys/undo"
 )
 
-// Limits of a VM's logs.
-const (
-	maxConsole = 1 << 20
-	maxOutput  = 16 << 20
-)
+// mib is a size of the configuration in bytes.
+func mib(n, ifZero int) int64 { return int64(cmp.Or(n, ifZero)) << 20 }
 
 // supervisor owns one VM.
 type supervisor struct {
@@ -146,7 +144,7 @@ func (s *supervisor) open(ctx context.Context) error {
 		return errdefs.Host.Errorf("open the VM's directory: %w", err)
 	}
 	s.undo.Add(func() { _ = s.dir.Close() })
-	if s.console, err = capfile.Create(s.store.Path(s.id, store.ConsoleFile), maxConsole); err != nil {
+	if s.console, err = capfile.Create(s.store.Path(s.id, store.ConsoleFile), mib(s.config.Config.ConsoleMiB, api.DefaultConsoleMiB)); err != nil {
 		return errdefs.Host.Errorf("make the console's log: %w", err)
 	}
 	s.undo.Add(func() { _ = s.console.Close() })

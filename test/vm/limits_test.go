@@ -77,6 +77,25 @@ func TestVMLimits(t *testing.T) {
 	}
 }
 
+// TestVMSizes: how many processes there may be, and how much is kept of what is printed.
+func TestVMSizes(t *testing.T) {
+	c := program(t)
+	id := c.vm(t, "sizes", "--max-processes", "40", "--output-size", "4m", "--log-size", "1m")
+	r := c.run(t, "exec", id, "-c", "for i in $(seq 60); do sleep 20 & done; wait -n; echo started")
+	r.says(t, "fork")
+	if out := c.ok(t, "exec", id, "-c", "cat /sys/fs/cgroup/user/pids.max"); out != "40\n" {
+		t.Errorf("pids.max is %q", out)
+	}
+	proc := strings.TrimSpace(c.ok(t, "exec", "-d", id, "--", "head", "-c", "3000000", "/dev/zero"))
+	c.ok(t, "wait", id, proc)
+	if out := c.ok(t, "attach", "--no-stdin", id, proc); len(out) != 3_000_000 {
+		t.Errorf("%d bytes are kept of 3,000,000", len(out))
+	}
+	if s := c.inspect(t, id); s.Config.MaxProcesses != 40 || s.Config.OutputMiB != 4 || s.Config.LogMiB != 1 {
+		t.Errorf("%+v", s.Config)
+	}
+}
+
 // TestVMBudget: a start beyond what the host may give is refused with the figures, and the VM is as it was.
 func TestVMBudget(t *testing.T) {
 	c := program(t)

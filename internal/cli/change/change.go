@@ -11,7 +11,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
-	"github.com/smolvm/smolvm/internal/cli/show"
+	"github.com/smolvm/smolvm/internal/cli/format"
 	"github.com/smolvm/smolvm/internal/cli/value"
 )
 
@@ -63,8 +63,7 @@ func (e Env) rename() *cobra.Command {
 
 func (e Env) update() *cobra.Command {
 	var limits api.Limits
-	var memory, disk value.Size
-	var json bool
+	var memory, disk, console, log, output value.Size
 	cmd := &cobra.Command{
 		Use:   "update [flags] ID...",
 		Short: "Change VMs' limits, from their next start on",
@@ -79,9 +78,14 @@ file system on it.`,
 	f.IntVar(&limits.CPUs, "cpus", 0, "`N` processors")
 	f.Var(&memory, "memory", "memory")
 	f.Var(&disk, "disk", "size of the writable disk")
-	f.BoolVar(&json, "json", false, "print the VMs as JSON, one object after the other, instead of their ids")
+	f.IntVar(&limits.MaxProcesses, "max-processes", 0, "`N` processes of all commands together")
+	f.Var(&console, "console-size", "how much of the kernel's console is kept")
+	f.Var(&log, "log-size", "how much is kept of what the command of run -d prints")
+	f.Var(&output, "output-size", "how much of each command's output is kept for attach")
+	out := format.Add(cmd, "print the VMs as JSON, one object after the other, instead of their ids", api.Sandbox{})
 	cmd.RunE = func(cmd *cobra.Command, ids []string) error {
 		limits.MemoryMiB, limits.DiskMiB = int(memory), int(disk)
+		limits.ConsoleMiB, limits.LogMiB, limits.OutputMiB = int(console), int(log), int(output)
 		if limits == (api.Limits{}) {
 			return errdefs.Invalid.Errorf("update: there is nothing to change").WithRemedy("smolvm update --help")
 		}
@@ -96,15 +100,14 @@ file system on it.`,
 		}
 		for _, id := range ids {
 			vm, err := vms.Update(cmd.Context(), id, limits)
-			switch {
-			case err != nil:
-			case json:
-				err = show.JSON(cmd.OutOrStdout(), vm)
-			default:
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), id)
-				if vm.State.Live() {
-					_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "smolvm: %s is %s; this is for its next start\n", id, vm.State)
-				}
+			if err == nil {
+				err = out.Print(cmd.OutOrStdout(), vm, func() error {
+					if vm.State.Live() {
+						_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "smolvm: %s is %s; this is for its next start\n", id, vm.State)
+					}
+					_, err := fmt.Fprintln(cmd.OutOrStdout(), id)
+					return err
+				})
 			}
 			if err != nil {
 				return err

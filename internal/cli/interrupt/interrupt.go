@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -21,6 +22,7 @@ type Signals struct {
 	pipe   chan os.Signal
 	done   chan struct{}
 
+	ctrlC   atomic.Bool
 	mu      sync.Mutex
 	forward chan os.Signal // to the guest's command; nil while there is none
 	before  func()         // called when the program ends at once
@@ -61,6 +63,9 @@ func (i *Signals) watch() {
 }
 
 func (i *Signals) handle(s os.Signal) {
+	if s == os.Interrupt {
+		i.ctrlC.Store(true)
+	}
 	if i.pass(s) {
 		return
 	}
@@ -120,6 +125,9 @@ func (i *Signals) Command() (<-chan os.Signal, func()) {
 		i.forward = nil
 	}
 }
+
+// CtrlC reports whether the user interrupted us, or the guest's command.
+func (i *Signals) CtrlC() bool { return i.ctrlC.Load() }
 
 // Context ends with the first signal that is ours.
 func (i *Signals) Context() context.Context { return i.ctx }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/cli/format"
 	"github.com/smolvm/smolvm/internal/cli/show"
 )
 
@@ -88,7 +89,7 @@ policy does not allow end. It stays over restarts.`,
 }
 
 func (f Front) show() *cobra.Command {
-	var asJSON bool
+	var out *format.Flags
 	cmd := f.one(&cobra.Command{
 		Use:     "show [flags] ID",
 		Short:   "Show what a VM may reach, as --policy reads it",
@@ -104,22 +105,23 @@ func (f Front) show() *cobra.Command {
 			return err
 		case vm.State == api.StateBroken:
 			return errdefs.WrongState.Errorf("%s", vm.Reason)
-		case asJSON:
-			return show.JSON(f.Stdout, vm.Network)
 		}
-		b, err := Format(vm.Network)
-		if err != nil {
+		return out.Print(f.Stdout, vm.Network, func() error {
+			b, err := Format(vm.Network)
+			if err != nil {
+				return err
+			}
+			_, err = io.WriteString(f.Stdout, show.Escape(string(b)))
 			return err
-		}
-		_, err = io.WriteString(f.Stdout, show.Escape(string(b)))
-		return err
+		})
 	})
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
+	out = format.Add(cmd, "print it as JSON", api.NetworkPolicy{})
 	return cmd
 }
 
 func (f Front) log() *cobra.Command {
-	var asJSON, follow bool
+	var follow bool
+	var out *format.Flags
 	cmd := f.one(&cobra.Command{
 		Use:   "log [flags] ID",
 		Short: "Show what a VM asked and reached, and what was refused",
@@ -132,15 +134,14 @@ kept, about 16 MiB of them; what came too fast is counted.`,
 			return err
 		}
 		return vms.NetworkLog(cmd.Context(), id, follow, func(r api.NetRecord) error {
-			if asJSON {
-				return show.JSONLine(f.Stdout, r)
-			}
-			_, err := fmt.Fprintln(f.Stdout, show.Cell(describe(r)))
-			return err
+			return out.Line(f.Stdout, r, func() error {
+				_, err := fmt.Fprintln(f.Stdout, show.Cell(describe(r)))
+				return err
+			})
 		})
 	})
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the VM ends")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object per line")
+	out = format.Add(cmd, "print a JSON object per line", api.NetRecord{})
 	return cmd
 }
 
@@ -183,7 +184,7 @@ func describe(r api.NetRecord) string {
 }
 
 func (f Front) stats() *cobra.Command {
-	var asJSON bool
+	var out *format.Flags
 	cmd := f.one(&cobra.Command{
 		Use:     "stats [flags] ID",
 		Short:   "Add up what a VM asked and reached",
@@ -198,13 +199,10 @@ func (f Front) stats() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if asJSON {
-			s.Peers = show.List(s.Peers)
-			return show.JSON(f.Stdout, s)
-		}
-		return printStats(f.Stdout, s)
+		s.Peers = show.List(s.Peers)
+		return out.Print(f.Stdout, s, func() error { return printStats(f.Stdout, s) })
 	})
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
+	out = format.Add(cmd, "print it as JSON", api.NetStats{})
 	return cmd
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/cli/document"
 )
 
 // maxFile bounds a policy's file.
@@ -20,12 +21,9 @@ const maxFile = 1 << 20
 // refused: a rule that is overlooked would be worse.
 func Parse(r io.Reader) (api.NetworkPolicy, error) {
 	var p api.NetworkPolicy
-	b, err := io.ReadAll(io.LimitReader(r, maxFile+1))
+	b, err := document.Read(r, maxFile)
 	if err != nil {
 		return p, err
-	}
-	if len(b) > maxFile {
-		return p, errdefs.Invalid.Errorf("it has more than %d bytes", maxFile)
 	}
 	file, err := parser.ParseBytes(b, 0)
 	if err != nil {

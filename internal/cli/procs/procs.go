@@ -18,6 +18,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/cli/format"
 	"github.com/smolvm/smolvm/internal/cli/session"
 	"github.com/smolvm/smolvm/internal/cli/show"
 	"github.com/smolvm/smolvm/internal/cli/terminal"
@@ -48,7 +49,7 @@ type Env struct {
 	// Watch passes VMs' events on.
 	Watch func(ctx context.Context, o lifecycle.EventsOptions, f func(api.Event) error) error
 	// List lists VMs, as ls does.
-	List func(ctx context.Context, all, quiet, json bool) error
+	List func(ctx context.Context, all, quiet bool, out *format.Flags) error
 	// IDs completes ids of VMs that run, for the first argument.
 	IDs cobra.CompletionFunc
 	// Args wants between low and high arguments.
@@ -99,7 +100,7 @@ func (e Env) complete(limit int, ended bool) cobra.CompletionFunc {
 }
 
 func (e Env) ps() *cobra.Command {
-	var all, quiet, json bool
+	var all, quiet bool
 	cmd := &cobra.Command{
 		Use:   "ps [flags] [ID]",
 		Short: "List the commands in a VM",
@@ -113,10 +114,10 @@ Each has an id, for "smolvm attach", "wait" and "kill". Without a VM it lists VM
 	f := cmd.Flags()
 	f.BoolVarP(&all, "all", "a", false, "also those that have ended")
 	f.BoolVarP(&quiet, "quiet", "q", false, "ids only")
-	f.BoolVar(&json, "json", false, "print everything as JSON")
+	out := format.Add(cmd, "print everything as JSON", api.Process{}, api.Sandbox{})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return e.List(cmd.Context(), all, quiet, json)
+			return e.List(cmd.Context(), all, quiet, out)
 		}
 		g, err := e.on(cmd, args[0])
 		if err != nil {
@@ -130,18 +131,17 @@ Each has an id, for "smolvm attach", "wait" and "kill". Without a VM it lists VM
 		if !all {
 			procs = slices.DeleteFunc(procs, func(p api.Process) bool { return p.Result != nil })
 		}
-		switch {
-		case json:
-			return show.JSON(cmd.OutOrStdout(), show.List(procs))
-		case quiet:
+		return out.Print(cmd.OutOrStdout(), procs, func() error {
+			if !quiet {
+				return table(cmd.OutOrStdout(), procs, time.Now())
+			}
 			for _, p := range procs {
 				if _, err := io.WriteString(cmd.OutOrStdout(), show.Cell(p.ExecID)+"\n"); err != nil {
 					return err
 				}
 			}
 			return nil
-		}
-		return table(cmd.OutOrStdout(), procs, time.Now())
+		})
 	}
 	return cmd
 }

@@ -14,7 +14,8 @@ func (e Env) top() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "top ID [PS-OPTION...]",
 		Short: "List all processes in a VM",
-		Long: `Top runs ps(1) in a VM, with -ef or the options given, and shows what it prints, control characters by their numbers.
+		Long: `Top runs ps(1) in a VM, with the options given, and shows what it prints, control characters by their numbers. Without
+options it shows all but the kernel's own threads.
 For what was started from outside only, see "smolvm ps ID".`,
 		Example:           "  smolvm top web\n  smolvm top web -eo pid,pcpu,rss,args --sort=-pcpu",
 		GroupID:           "run",
@@ -30,7 +31,7 @@ For what was started from outside only, see "smolvm ps ID".`,
 		defer func() { _ = g.Close() }()
 		argv := append([]string{"ps"}, args[1:]...)
 		if len(argv) == 1 {
-			argv = append(argv, "-ef")
+			argv = append(argv, "-N", "--ppid", "2", "-p", "2", "-f") // without the kernel's own
 		}
 		res, err := g.Exec(cmd.Context(), api.ExecRequest{Argv: argv, OnDisconnect: api.DisconnectKill}, lifecycle.ExecIO{
 			Stdout: &show.Escaper{W: cmd.OutOrStdout()}, Stderr: &show.Escaper{W: cmd.ErrOrStderr()},

@@ -11,12 +11,11 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
-	"github.com/smolvm/smolvm/internal/cli/show"
+	"github.com/smolvm/smolvm/internal/cli/format"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 )
 
 func (e Env) wait() *cobra.Command {
-	var json bool
 	cmd := &cobra.Command{
 		Use:   "wait [flags] ID [PROC...]",
 		Short: "Wait for commands in a VM, and print their exit codes",
@@ -28,14 +27,13 @@ for, else 1. Of a VM that does not run any more, it is the exit code that its ma
 		Args:              e.Args(1, -1),
 		ValidArgsFunction: e.complete(-1, true),
 	}
-	cmd.Flags().BoolVar(&json, "json", false, "print one JSON object per command")
+	out := format.Add(cmd, "print one JSON object per command", waitOutput{})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		print := func(id string, res api.ExecResult) error {
-			if json {
-				return show.JSON(cmd.OutOrStdout(), waitOutput{id, res})
-			}
-			_, err := io.WriteString(cmd.OutOrStdout(), strconv.Itoa(res.ExitCode)+"\n")
-			return err
+			return out.Print(cmd.OutOrStdout(), waitOutput{id, res}, func() error {
+				_, err := io.WriteString(cmd.OutOrStdout(), strconv.Itoa(res.ExitCode)+"\n")
+				return err
+			})
 		}
 		begun := time.Now()
 		g, err := e.on(cmd, args[0])

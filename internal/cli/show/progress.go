@@ -38,7 +38,7 @@ func NewProgress(w *os.File, lines, bytes bool) *Progress {
 	switch {
 	case lines:
 		p.lines = func(s string) { _, _ = fmt.Fprintf(w, "smolvm: %s\n", s) }
-	case IsTerminal(w):
+	case Drawable(w):
 		p.timer = time.AfterFunc(showAfter, p.show)
 	default:
 		p.over = true
@@ -48,6 +48,18 @@ func NewProgress(w *os.File, lines, bytes bool) *Progress {
 
 // IsTerminal reports whether f is one.
 func IsTerminal(f *os.File) bool { return f != nil && term.IsTerminal(int(f.Fd())) }
+
+// Drawable reports whether f is a terminal on which what was printed can be replaced.
+func Drawable(f *os.File) bool {
+	name := os.Getenv("TERM")
+	return IsTerminal(f) && name != "" && name != "dumb"
+}
+
+// Screen is a text in place of what a terminal shows: each line without the rest of what stood there, and nothing below. It is
+// written at once, so that nothing flickers.
+func Screen(text string) string {
+	return "\x1b[H" + strings.ReplaceAll(text, "\n", "\x1b[K\n") + "\x1b[J"
+}
 
 // Report is an api.ProgressFunc.
 func (p *Progress) Report(step api.Progress) {

@@ -13,6 +13,13 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 )
 
+// TestScreen: a shorter text leaves nothing of a longer one.
+func TestScreen(t *testing.T) {
+	if got := Screen("a\nb\n"); got != "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J" {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestEscape(t *testing.T) {
 	tests := []struct{ name, in, want string }{
 		{"plain", "Grüße, 世界\n\ttab", "Grüße, 世界\n\ttab"},

@@ -17,6 +17,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/cli/format"
 	"github.com/smolvm/smolvm/internal/cli/show"
 	"github.com/smolvm/smolvm/internal/cli/terminal"
 )
@@ -38,7 +39,7 @@ type Env struct {
 // Prune returns the command.
 func (e Env) Prune() *cobra.Command {
 	var o api.PruneOptions
-	var force, dry, json bool
+	var force, dry bool
 	cmd := &cobra.Command{
 		Use:   "prune [flags]",
 		Short: "Remove what nothing needs any more",
@@ -55,7 +56,7 @@ not run, and everything in them.`,
 	f.BoolVar(&o.VMs, "vms", false, "VMs that do not run too, with their disks")
 	f.BoolVarP(&force, "force", "f", false, "do not ask")
 	f.BoolVar(&dry, "dry-run", false, "only show what would be removed")
-	f.BoolVar(&json, "json", false, "print what was found as JSON; removes it only with -f")
+	out := format.Add(cmd, "print what was found as JSON; removes it only with -f", api.Leftover{})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		p, err := e.Pruner()
 		if err != nil {
@@ -65,15 +66,16 @@ not run, and everything in them.`,
 		if err != nil {
 			return err
 		}
-		if err := print(cmd.OutOrStdout(), found, json); err != nil || dry || len(found) == 0 || json && !force {
+		err = out.Print(cmd.OutOrStdout(), found, func() error { return print(cmd.OutOrStdout(), found) })
+		if err != nil || dry || len(found) == 0 || !out.People() && !force {
 			return err
 		}
 		if !force {
-			if yes, err := e.ask(cmd.ErrOrStderr()); err != nil || !yes {
+			if yes, err := e.ask(cmd.Context(), cmd.ErrOrStderr()); err != nil || !yes {
 				return err
 			}
 		}
-		return e.remove(cmd, p, found, json)
+		return e.remove(cmd, p, found, !out.People())
 	}
 	return cmd
 }
@@ -94,10 +96,7 @@ func (e Env) remove(cmd *cobra.Command, p Pruner, found []api.Leftover, quiet bo
 	return errors.Join(failed...)
 }
 
-func print(w io.Writer, found []api.Leftover, json bool) error {
-	if json {
-		return show.JSON(w, show.List(found))
-	}
+func print(w io.Writer, found []api.Leftover) error {
 	if len(found) == 0 {
 		_, err := io.WriteString(w, "nothing to remove\n")
 		return err
@@ -113,17 +112,29 @@ func print(w io.Writer, found []api.Leftover, json bool) error {
 }
 
 // ask waits for a yes on our terminal.
-func (e Env) ask(w io.Writer) (bool, error) {
+func (e Env) ask(ctx context.Context, w io.Writer) (bool, error) {
 	if !terminal.Is(e.Stdin) {
 		return false, errdefs.Invalid.Errorf("prune: nobody can be asked: the input is no terminal").WithRemedy("smolvm prune -f")
 	}
 	if _, err := io.WriteString(w, "Remove all of these? [y/N] "); err != nil {
 		return false, err
 	}
-	line, err := bufio.NewReader(e.Stdin).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return false, errdefs.Host.Errorf("read the answer: %w", err)
+	said := make(chan string, 1)
+	failed := make(chan error, 1)
+	go func() { // it cannot be interrupted: Ctrl-C leaves it behind
+		line, err := bufio.NewReader(e.Stdin).ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			failed <- errdefs.Host.Errorf("read the answer: %w", err)
+			return
+		}
+		said <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	case err := <-failed:
+		return false, err
+	case answer := <-said:
+		return answer == "y" || answer == "yes", nil
 	}
-	answer := strings.ToLower(strings.TrimSpace(line))
-	return answer == "y" || answer == "yes", nil
 }

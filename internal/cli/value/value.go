@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"strconv"
@@ -91,6 +92,7 @@ func (d *Duration) Milliseconds() int64 {
 
 // Env are the flags that set variables.
 type Env struct {
+	Base  map[string]string // under all that is given
 	vars  []string
 	files []string
 }
@@ -104,6 +106,7 @@ func (e *Env) Flags(f *pflag.FlagSet) {
 // Resolve returns the variables; later ones win, and -e over files.
 func (e *Env) Resolve(lookup func(string) (string, bool)) (map[string]string, error) {
 	env := map[string]string{}
+	maps.Copy(env, e.Base)
 	for _, name := range e.files {
 		if err := readEnvFile(name, lookup, env); err != nil {
 			return nil, err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/docker/go-units"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/cli/format"
 	"github.com/smolvm/smolvm/internal/cli/show"
 )
 
@@ -63,13 +65,13 @@ func (s *sampler) sample(ctx context.Context) ([]api.Stats, error) {
 }
 
 func (e Env) stats() *cobra.Command {
-	var follow, json bool
+	var follow bool
 	interval := 2 * time.Second
 	cmd := &cobra.Command{
 		Use:   "stats [flags] [ID...]",
 		Short: "Show what VMs use",
-		Long: `Stats shows what the VMs named, or all that run, use: processor time, memory and disk as their guests say, which are not
-trusted, and what they cost this host: the memory of monitor and supervisor, and the space that the disk takes.`,
+		Long: `Stats shows what the VMs named, or all that run, use: processor time, memory, disk and network as their guests say,
+which are not trusted, and what they cost this host: the memory of monitor and supervisor, and the space that the disk takes.`,
 		Example:           "  smolvm stats\n  smolvm stats -f web\n  smolvm stats --json web | jq .guest",
 		GroupID:           "vm",
 		Args:              e.Args(0, -1),
@@ -78,7 +80,7 @@ trusted, and what they cost this host: the memory of monitor and supervisor, and
 	f := cmd.Flags()
 	f.BoolVarP(&follow, "follow", "f", false, "go on, every --interval")
 	f.DurationVar(&interval, "interval", interval, "the time between two looks")
-	f.BoolVar(&json, "json", false, "print one JSON object per VM and line")
+	out := format.Add(cmd, "print one JSON object per VM and line", api.Stats{})
 	cmd.RunE = func(cmd *cobra.Command, ids []string) error {
 		if err := validate(ids); err != nil {
 			return err
@@ -102,7 +104,7 @@ trusted, and what they cost this host: the memory of monitor and supervisor, and
 			}
 			all, err := s.sample(cmd.Context())
 			if err == nil {
-				err = printStats(cmd.OutOrStdout(), all, json, follow)
+				err = printStats(cmd.OutOrStdout(), all, out, follow)
 			}
 			if err != nil || !follow {
 				return err
@@ -112,29 +114,40 @@ trusted, and what they cost this host: the memory of monitor and supervisor, and
 	return cmd
 }
 
-func printStats(w io.Writer, all []api.Stats, json, follow bool) error {
-	if json {
+func printStats(w io.Writer, all []api.Stats, out *format.Flags, follow bool) error {
+	if !out.People() {
 		var failed []error
 		for _, s := range all {
-			failed = append(failed, show.JSONLine(w, s))
+			failed = append(failed, out.Line(w, s, nil))
 		}
 		return errors.Join(failed...)
 	}
-	if f, ok := w.(*os.File); ok && follow && show.IsTerminal(f) {
-		_, _ = io.WriteString(w, "\x1b[H\x1b[2J")
+	f, ok := w.(*os.File)
+	if !ok || !follow || !show.Drawable(f) {
+		return statsTable(w, all)
 	}
-	t := show.Table(w, "ID", "STATE", "CPU", "MEMORY", "DISK", "PROCS", "HOST MEMORY", "HOST DISK")
+	var b strings.Builder
+	if err := statsTable(&b, all); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, show.Screen(b.String()))
+	return err
+}
+
+func statsTable(w io.Writer, all []api.Stats) error {
+	t := show.Table(w, "ID", "STATE", "CPU", "MEMORY", "DISK", "NET IN / OUT", "PROCS", "HOST MEMORY", "HOST DISK")
 	for _, s := range all {
-		cpu, memory, disk, procs := "", "", "", ""
+		cpu, memory, disk, net, procs := "", "", "", "", ""
 		if g := s.Guest; g != nil {
 			memory = size(g.MemoryTotal-min(g.MemoryAvailable, g.MemoryTotal)) + " / " + size(g.MemoryTotal)
 			disk = size(g.DiskTotal-min(g.DiskFree, g.DiskTotal)) + " / " + size(g.DiskTotal)
+			net = size(g.NetworkReceived) + " / " + size(g.NetworkSent)
 			procs = strconv.Itoa(int(g.Processes))
 		}
 		if s.CPUPercent != nil {
 			cpu = fmt.Sprintf("%.1f%%", *s.CPUPercent)
 		}
-		show.Row(t, s.VM, string(s.State), cpu, memory, disk, procs, size(s.HostMemory), size(s.HostDisk))
+		show.Row(t, s.VM, string(s.State), cpu, memory, disk, net, procs, size(s.HostMemory), size(s.HostDisk))
 	}
 	return t.Flush()
 }

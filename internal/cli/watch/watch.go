@@ -16,6 +16,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/cli/format"
 	"github.com/smolvm/smolvm/internal/cli/show"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 )
@@ -53,7 +54,6 @@ func validate(ids []string) error {
 func (e Env) events() *cobra.Command {
 	var o lifecycle.EventsOptions
 	var since string
-	var json bool
 	cmd := &cobra.Command{
 		Use:   "events [flags] [ID...]",
 		Short: "Show what happened to VMs",
@@ -67,7 +67,7 @@ troubles with disks. With -f it goes on, until the VMs named are removed.`,
 	f := cmd.Flags()
 	f.BoolVarP(&o.Follow, "follow", "f", false, "go on with what happens")
 	f.StringVar(&since, "since", "", "only after this `TIME`, as 2006-01-02T15:04:05Z, or so long ago, as 10m")
-	f.BoolVar(&json, "json", false, "print one JSON object per line")
+	out := format.Add(cmd, "print one JSON object per line", api.Event{})
 	cmd.RunE = func(cmd *cobra.Command, ids []string) error {
 		var err error
 		if o.Since, err = instant(since, time.Now()); err == nil {
@@ -82,11 +82,10 @@ troubles with disks. With -f it goes on, until the VMs named are removed.`,
 		}
 		o.IDs = ids
 		return vms.Watch(cmd.Context(), o, func(ev api.Event) error {
-			if json {
-				return show.JSONLine(cmd.OutOrStdout(), ev)
-			}
-			_, err := io.WriteString(cmd.OutOrStdout(), line(ev))
-			return err
+			return out.Line(cmd.OutOrStdout(), ev, func() error {
+				_, err := io.WriteString(cmd.OutOrStdout(), line(ev))
+				return err
+			})
 		})
 	}
 	return cmd

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -76,6 +77,11 @@ func (a *Agent) Configure(_ context.Context, req *connect.Request[proto.Configur
 			return nil, internal(err)
 		}
 	}
+	// A ring that grows is there twice for a moment.
+	if room := command.OutputRoom(req.Msg.GetOutputBytes()); room > 0 && a.opts.System != nil {
+		debug.SetMemoryLimit(memoryLimit + int64(room) + int64(req.Msg.GetOutputBytes()))
+	}
+	runner.KeepOutput(req.Msg.GetOutputBytes())
 	runner.SetDefaults(command.Defaults{Env: req.Msg.GetEnv(), Dir: req.Msg.GetWorkdir(), User: req.Msg.GetUser()})
 	a.runner, a.configured = runner, true
 	res.TookUs = (uptime() - begun).Microseconds()

@@ -29,6 +29,15 @@ func (a *Agent) Metrics(context.Context, *connect.Request[proto.MetricsRequest])
 		m.DiskTotal, m.DiskFree = st.Blocks*uint64(st.Bsize), st.Bavail*uint64(st.Bsize) //nolint:gosec // positive
 	}
 	m.CpuMs = cpuMs()
+	m.NetworkReceived, m.NetworkSent = counters("/proc/net/dev")
+	a.mu.Lock()
+	runner := a.runner
+	a.mu.Unlock()
+	if runner != nil {
+		if n, ok := runner.Tasks(); ok {
+			m.Processes = n
+		}
+	}
 	return connect.NewResponse(m), nil
 }
 
@@ -50,6 +59,23 @@ func fields(path string) map[string]uint64 {
 		}
 	}
 	return values
+}
+
+// counters are the bytes that the network's card received and sent. In a line of /proc/net/dev they are the first and the
+// ninth of 16 numbers.
+func counters(path string) (received, sent uint64) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, 0
+	}
+	for line := range strings.Lines(string(b)) {
+		name, rest, _ := strings.Cut(line, ":")
+		if f := strings.Fields(rest); strings.TrimSpace(name) == "eth0" && len(f) == 16 {
+			received, _ = strconv.ParseUint(f[0], 10, 63)
+			sent, _ = strconv.ParseUint(f[8], 10, 63)
+		}
+	}
+	return received, sent
 }
 
 // cpuMs is the time that all processors worked.

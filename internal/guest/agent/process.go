@@ -172,9 +172,14 @@ func (a *Agent) Attach(ctx context.Context, stream *attachStream) error {
 	}
 }
 
-// replay sends output from an offset to a limit or the end. Sending waits for the reader; the command does not.
+// replay sends output from an offset to a limit or the end. Sending waits for the reader; the command does not. Who has much
+// to catch up with gets it in larger messages, which cost a third of the time; any number of readers may wait with small ones.
 func replay(ctx context.Context, stream *attachStream, log *output.Log, at, limit uint64) error {
-	buf := make([]byte, proto.ChunkSize)
+	small := make([]byte, proto.ChunkSize)
+	buf := small
+	if _, to := log.Bounds(); min(to, limit) > at+4*proto.ChunkSize {
+		buf = make([]byte, proto.ReplaySize)
+	}
 	for at < limit {
 		p := log.Read(at, buf[:min(uint64(len(buf)), limit-at)])
 		m := &proto.AttachResponse{}
@@ -189,6 +194,7 @@ func replay(ctx context.Context, stream *attachStream, log *output.Log, at, limi
 		case p.Ended:
 			return nil
 		default:
+			buf = small
 			select {
 			case <-p.More:
 				continue

@@ -260,7 +260,11 @@ type ConfigureRequest struct {
 	Network        *Network          `protobuf:"bytes,8,opt,name=network,proto3" json:"network,omitempty"`                   // absent: eth0 stays down
 	AuthorizedKeys []string          `protobuf:"bytes,9,rep,name=authorized_keys,json=authorizedKeys,proto3" json:"authorized_keys,omitempty"`
 	// Authorities that the guest is to trust besides its own.
-	Authorities   []*Authority `protobuf:"bytes,10,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	Authorities []*Authority `protobuf:"bytes,10,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	// The most processes of all commands together; 0: as many as the memory allows.
+	MaxProcesses uint32 `protobuf:"varint,11,opt,name=max_processes,json=maxProcesses,proto3" json:"max_processes,omitempty"`
+	// How much of a command's output is kept for those who attach; 0: 1 MiB.
+	OutputBytes   uint32 `protobuf:"varint,12,opt,name=output_bytes,json=outputBytes,proto3" json:"output_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -363,6 +367,20 @@ func (x *ConfigureRequest) GetAuthorities() []*Authority {
 		return x.Authorities
 	}
 	return nil
+}
+
+func (x *ConfigureRequest) GetMaxProcesses() uint32 {
+	if x != nil {
+		return x.MaxProcesses
+	}
+	return 0
+}
+
+func (x *ConfigureRequest) GetOutputBytes() uint32 {
+	if x != nil {
+		return x.OutputBytes
+	}
+	return 0
 }
 
 // Authority is a certificate authority. The host has checked it: the guest does not read it.
@@ -3044,9 +3062,11 @@ type MetricsResponse struct {
 	MemoryAvailable uint64                 `protobuf:"varint,4,opt,name=memory_available,json=memoryAvailable,proto3" json:"memory_available,omitempty"`
 	DiskTotal       uint64                 `protobuf:"varint,5,opt,name=disk_total,json=diskTotal,proto3" json:"disk_total,omitempty"`
 	DiskFree        uint64                 `protobuf:"varint,6,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"`
-	Processes       uint32                 `protobuf:"varint,7,opt,name=processes,proto3" json:"processes,omitempty"`
+	Processes       uint32                 `protobuf:"varint,7,opt,name=processes,proto3" json:"processes,omitempty"` // with their threads, of commands
 	AgentRss        uint64                 `protobuf:"varint,8,opt,name=agent_rss,json=agentRss,proto3" json:"agent_rss,omitempty"`
 	AgentPeakRss    uint64                 `protobuf:"varint,9,opt,name=agent_peak_rss,json=agentPeakRss,proto3" json:"agent_peak_rss,omitempty"`
+	NetworkReceived uint64                 `protobuf:"varint,10,opt,name=network_received,json=networkReceived,proto3" json:"network_received,omitempty"` // bytes, since the boot
+	NetworkSent     uint64                 `protobuf:"varint,11,opt,name=network_sent,json=networkSent,proto3" json:"network_sent,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -3140,6 +3160,20 @@ func (x *MetricsResponse) GetAgentRss() uint64 {
 func (x *MetricsResponse) GetAgentPeakRss() uint64 {
 	if x != nil {
 		return x.AgentPeakRss
+	}
+	return 0
+}
+
+func (x *MetricsResponse) GetNetworkReceived() uint64 {
+	if x != nil {
+		return x.NetworkReceived
+	}
+	return 0
+}
+
+func (x *MetricsResponse) GetNetworkSent() uint64 {
+	if x != nil {
+		return x.NetworkSent
 	}
 	return 0
 }
@@ -3248,7 +3282,7 @@ const file_internal_guest_proto_agent_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x1d\n" +
 	"\n" +
-	"machine_id\x18\x03 \x01(\fR\tmachineId\"\xdd\x03\n" +
+	"machine_id\x18\x03 \x01(\fR\tmachineId\"\xa5\x04\n" +
 	"\x10ConfigureRequest\x125\n" +
 	"\bidentity\x18\x01 \x01(\v2\x19.smolvm.agent.v1.IdentityR\bidentity\x12<\n" +
 	"\x03env\x18\x02 \x03(\v2*.smolvm.agent.v1.ConfigureRequest.EnvEntryR\x03env\x12\x18\n" +
@@ -3260,7 +3294,9 @@ const file_internal_guest_proto_agent_proto_rawDesc = "" +
 	"\anetwork\x18\b \x01(\v2\x18.smolvm.agent.v1.NetworkR\anetwork\x12'\n" +
 	"\x0fauthorized_keys\x18\t \x03(\tR\x0eauthorizedKeys\x12<\n" +
 	"\vauthorities\x18\n" +
-	" \x03(\v2\x1a.smolvm.agent.v1.AuthorityR\vauthorities\x1a6\n" +
+	" \x03(\v2\x1a.smolvm.agent.v1.AuthorityR\vauthorities\x12#\n" +
+	"\rmax_processes\x18\v \x01(\rR\fmaxProcesses\x12!\n" +
+	"\foutput_bytes\x18\f \x01(\rR\voutputBytes\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"@\n" +
@@ -3435,7 +3471,7 @@ const file_internal_guest_proto_agent_proto_rawDesc = "" +
 	"\rChmodResponse\"\r\n" +
 	"\vSyncRequest\"\x0e\n" +
 	"\fSyncResponse\"\x10\n" +
-	"\x0eMetricsRequest\"\xb0\x02\n" +
+	"\x0eMetricsRequest\"\xfe\x02\n" +
 	"\x0fMetricsResponse\x12\x1b\n" +
 	"\tuptime_ms\x18\x01 \x01(\x03R\buptimeMs\x12\x15\n" +
 	"\x06cpu_ms\x18\x02 \x01(\x03R\x05cpuMs\x12!\n" +
@@ -3446,7 +3482,10 @@ const file_internal_guest_proto_agent_proto_rawDesc = "" +
 	"\tdisk_free\x18\x06 \x01(\x04R\bdiskFree\x12\x1c\n" +
 	"\tprocesses\x18\a \x01(\rR\tprocesses\x12\x1b\n" +
 	"\tagent_rss\x18\b \x01(\x04R\bagentRss\x12$\n" +
-	"\x0eagent_peak_rss\x18\t \x01(\x04R\fagentPeakRss\",\n" +
+	"\x0eagent_peak_rss\x18\t \x01(\x04R\fagentPeakRss\x12)\n" +
+	"\x10network_received\x18\n" +
+	" \x01(\x04R\x0fnetworkReceived\x12!\n" +
+	"\fnetwork_sent\x18\v \x01(\x04R\vnetworkSent\",\n" +
 	"\x0fShutdownRequest\x12\x19\n" +
 	"\bgrace_ms\x18\x01 \x01(\x03R\agraceMs\"\x12\n" +
 	"\x10ShutdownResponse2\xd6\v\n" +

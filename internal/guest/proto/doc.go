@@ -26,6 +26,7 @@ const (
 const (
 	MaxMessage  = 3 << 19   // of one Connect message: Configure may have 1 MiB of environment, and 256 KiB of certificates
 	ChunkSize   = 32 << 10  // of stdin, stdout and stderr in one message
+	ReplaySize  = 128 << 10 // of output in one message to a reader who has much to catch up with
 	InlineShell = 100 << 10 // longest script that travels in ExecStart
 	MaxScript   = 16 << 20
 	MaxList     = 1000 // entries in one ListResponse or ProcessesResponse

@@ -81,7 +81,7 @@ func (r *Relay) metrics(ctx context.Context, _ rpc.Nothing) (api.Metrics, error)
 	return api.Metrics{
 		UptimeMs: m.GetUptimeMs(), CPUMs: m.GetCpuMs(), MemoryTotal: m.GetMemoryTotal(), MemoryAvailable: m.GetMemoryAvailable(),
 		DiskTotal: m.GetDiskTotal(), DiskFree: m.GetDiskFree(), Processes: m.GetProcesses(), AgentRSS: m.GetAgentRss(),
-		AgentPeakRSS: m.GetAgentPeakRss(),
+		AgentPeakRSS: m.GetAgentPeakRss(), NetworkReceived: m.GetNetworkReceived(), NetworkSent: m.GetNetworkSent(),
 	}, nil
 }
 

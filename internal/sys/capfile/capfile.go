@@ -56,18 +56,20 @@ func (w *Writer) Write(p []byte) (int, error) {
 
 // compact drops the middle: the head stays, and the last quarter moves up behind the line that tells of the cut.
 func (w *Writer) compact() {
-	tail := make([]byte, w.limit/4)
-	n, err := w.f.ReadAt(tail, w.size-int64(len(tail)))
-	if err != nil && err != io.EOF { //nolint:errorlint // ReadAt's own
-		n = 0
-	}
-	tail = tail[:n]
-	w.cut += w.size - w.head - int64(n)
+	end := w.size
+	from := end - min(w.limit/4, end-w.head)
+	w.cut += from - w.head
 	mark := fmt.Sprintf("\n[… %d bytes were cut here …]\n", w.cut)
-	w.size = w.head
-	for _, part := range [][]byte{[]byte(mark), tail} {
-		m, _ := w.f.WriteAt(part, w.size)
-		w.size += int64(m)
+	m, _ := w.f.WriteAt([]byte(mark), w.head)
+	w.size = w.head + int64(m)
+	piece := make([]byte, min(w.limit/4, 1<<20)) // what is moved lies behind where it goes
+	for from < end {
+		n, err := w.f.ReadAt(piece[:min(int64(len(piece)), end-from)], from)
+		if n == 0 || err != nil && err != io.EOF { //nolint:errorlint // ReadAt's own
+			break
+		}
+		m, _ := w.f.WriteAt(piece[:n], w.size)
+		w.size, from = w.size+int64(m), from+int64(n)
 	}
 	_ = w.f.Truncate(w.size)
 }

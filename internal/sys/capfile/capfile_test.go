@@ -50,6 +50,28 @@ func TestWriterKeepsBothEnds(t *testing.T) {
 	}
 }
 
+// TestLarge: what is moved in several pieces is whole.
+func TestLarge(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	w, err := Create(path, 16<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var whole bytes.Buffer
+	for i := 0; whole.Len() < 30<<20; i++ {
+		_, _ = fmt.Fprintf(&whole, "line %01000d\n", i)
+	}
+	for rest := whole.Bytes(); len(rest) > 0; rest = rest[min(len(rest), 100_000):] {
+		_, _ = w.Write(rest[:min(len(rest), 100_000)])
+	}
+	b, err := os.ReadFile(path)
+	head, tail, _ := bytes.Cut(b, []byte("\n[… "))
+	_, tail, _ = bytes.Cut(tail, []byte(" …]\n"))
+	if err != nil || len(b) > 16<<20 || len(tail) < 4<<20 || !bytes.HasPrefix(whole.Bytes(), head) || !bytes.HasSuffix(whole.Bytes(), tail) {
+		t.Errorf("%d bytes, of them %d at the beginning and %d at the end, %v", len(b), len(head), len(tail), err)
+	}
+}
+
 func TestCreateEmpties(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	for range 2 {

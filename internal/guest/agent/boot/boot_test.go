@@ -5,6 +5,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/smolvm/smolvm/internal/guest/proto"
 )
 
 func TestHosts(t *testing.T) {
@@ -68,6 +70,15 @@ func TestDrives(t *testing.T) {
 func TestContainsField(t *testing.T) {
 	if !containsField("quiet smolvm.raw panic=-1\n", "smolvm.raw") || containsField("xsmolvm.raw", "smolvm.raw") {
 		t.Error("words of the command line are told apart wrongly")
+	}
+}
+
+// TestLimitsAsked: what the host asks for goes before what the memory says, and what keeps output is not the commands'.
+func TestLimitsAsked(t *testing.T) {
+	usual := limits(&proto.ConfigureRequest{OutputBytes: 1 << 20})
+	asked := limits(&proto.ConfigureRequest{MaxProcesses: 99, OutputBytes: 16 << 20})
+	if asked.Pids != 99 || usual.Pids == 99 || usual.Memory-asked.Memory != 24<<20 {
+		t.Errorf("%+v, then %+v", usual, asked)
 	}
 }
 

@@ -98,7 +98,7 @@ func (s *System) Configure(c *proto.ConfigureRequest) (diskBytes int64, r *comma
 	if err := trust("/", c.GetAuthorities()); err != nil {
 		s.log.Warn("the host's certificates", "err", err) // a full disk must not keep anybody from clearing it
 	}
-	if s.runner, err = command.NewInit("/sys/fs/cgroup", limits()); err != nil {
+	if s.runner, err = command.NewInit("/sys/fs/cgroup", limits(c)); err != nil {
 		return 0, nil, err
 	}
 	s.runner.SetBase(trustEnv("/", c.GetAuthorities()))
@@ -108,13 +108,18 @@ func (s *System) Configure(c *proto.ConfigureRequest) (diskBytes int64, r *comma
 }
 
 // limits leave the agent and the kernel room: the user's commands get the rest.
-func limits() command.Limits {
+func limits(c *proto.ConfigureRequest) command.Limits {
 	var info unix.Sysinfo_t
 	total := uint64(1 << 30)
 	if err := unix.Sysinfo(&info); err == nil {
 		total = info.Totalram * uint64(info.Unit)
 	}
-	return limitsFor(total)
+	l := limitsFor(total)
+	if n := c.GetMaxProcesses(); n > 0 {
+		l.Pids = int(n)
+	}
+	l.Memory -= min(command.OutputRoom(c.GetOutputBytes()), l.Memory/4)
+	return l
 }
 
 // What a machine keeps for itself, and what a process may be expected to need: a shell that only waits takes some 200 KiB,

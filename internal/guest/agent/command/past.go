@@ -13,12 +13,23 @@ import (
 
 // What is kept for those who come later.
 const (
-	keptEach     = 1 << 20 // output of one command
+	keptEach     = 1 << 20 // output of one command, unless KeepOutput was told another size
 	keptAll      = 8 << 20 // output of all
 	pastDetached = 64      // ended commands that nobody waited for
 	pastWatched  = 16      // and others
 	pastTime     = time.Hour
 )
+
+// KeepOutput says how much output of one command is kept; 0 is the default. No command has been started.
+func (r *Runner) KeepOutput(each uint32) {
+	if each > 0 {
+		r.outputs = output.NewKeeper(int(each), int(keptAll+OutputRoom(each)))
+	}
+}
+
+// OutputRoom is how much memory more than by default it takes to keep so much output of one command: two such commands and
+// some small ones have room.
+func OutputRoom(each uint32) uint64 { return max(2*uint64(each), keptAll) - keptAll }
 
 // Info tells of a command.
 type Info struct {

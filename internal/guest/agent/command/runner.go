@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -84,6 +86,19 @@ func (r *Runner) Thaw() error {
 		return nil
 	}
 	return r.cg.freeze(false)
+}
+
+// Tasks counts the processes of all commands, with their threads; not ok without control groups.
+func (r *Runner) Tasks() (n uint32, ok bool) {
+	if r.cg == nil {
+		return 0, false
+	}
+	b, err := os.ReadFile(r.cg.root + "/pids.current")
+	if err != nil {
+		return 0, false
+	}
+	v, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32)
+	return uint32(v), err == nil
 }
 
 // reserve keeps the id for c.

@@ -1,0 +1,83 @@
+package bench
+
+import (
+	"context"
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/bench/house"
+)
+
+// How many VMs, by how many workers at once.
+const (
+	parallelVMs     = 10
+	parallelWorkers = 5
+)
+
+// runParallel makes, uses and removes VMs at the same time.
+func runParallel(ctx context.Context, o *Options) ([]api.Figure, error) {
+	if err := o.ensure(ctx); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(o.TempDir, "smolvm-bench-")
+	if err != nil {
+		return nil, errdefs.Host.Errorf("a directory for the parallel VMs: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	home, err := house.New(ctx, dir, o.Home, o.Elsewhere)
+	if err != nil {
+		return nil, err
+	}
+	alone, err := o.cycle(ctx, home.Manager)
+	if err != nil {
+		return nil, err
+	}
+	before, err := home.Use()
+	if err != nil {
+		return nil, err
+	}
+	var failed, took []float64
+	for i := range o.runs(1) {
+		o.tell("parallel", "%d VMs by %d workers, round %d", parallelVMs, parallelWorkers, i+1)
+		t0 := time.Now()
+		n, err := o.atOnce(ctx, home)
+		if err != nil {
+			return nil, err
+		}
+		failed, took = append(failed, float64(n)), append(took, time.Since(t0).Seconds())
+	}
+	after, err := home.Use()
+	if err != nil {
+		return nil, err
+	}
+	figures := []api.Figure{
+		figure("VMs that failed", "VMs", atMost(0), []float64{slices.Max(failed)}),
+		figure("ten VMs by five workers", "s", goal{}, took),
+		figure("one VM alone", "s", goal{}, []float64{alone}),
+	}
+	return append(figures, grown(before, after)...), nil
+}
+
+// atOnce returns how many of the VMs failed.
+func (o *Options) atOnce(ctx context.Context, home *house.House) (int, error) {
+	var failed atomic.Int32
+	var g errgroup.Group
+	g.SetLimit(parallelWorkers)
+	for range parallelVMs {
+		g.Go(func() error {
+			if _, err := o.cycle(ctx, home.Manager); err != nil && ctx.Err() == nil {
+				o.Log.Error("a VM failed", "error", err)
+				failed.Add(1)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait()
+	return int(failed.Load()), context.Cause(ctx)
+}
