@@ -4,9 +4,12 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -153,6 +156,47 @@ func TestUnpackHostile(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestUnpackMillion: a million entries are read one by one and counted, whatever they are; none is kept.
+func TestUnpackMillion(t *testing.T) {
+	out, secret := arena(t)
+	r, w := io.Pipe()
+	go func() {
+		tw := tar.NewWriter(w)
+		var err error
+		for i := 0; i < many && err == nil; i++ {
+			h := &tar.Header{Typeflag: tar.TypeSymlink, Name: "l" + strconv.Itoa(i), Linkname: "/etc/passwd"}
+			switch i % 4 {
+			case 1:
+				h = &tar.Header{Typeflag: tar.TypeReg, Name: "../secret" + strconv.Itoa(i)}
+			case 2:
+				h = &tar.Header{Typeflag: tar.TypeLink, Name: "h", Linkname: "/etc/passwd"}
+			case 3:
+				h = &tar.Header{Typeflag: tar.TypeChar, Name: "dev" + strconv.Itoa(i), Devmajor: 1}
+			}
+			err = tw.WriteHeader(h)
+		}
+		_ = w.CloseWithError(errors.Join(err, tw.Close()))
+	}()
+	root, err := os.OpenRoot(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = root.Close() }()
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	err = tarball.Unpack(t.Context(), root, r, tarball.Unpacking{MaxBytes: 1 << 20})
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if r, ok := errors.AsType[*tarball.RefusedError](err); !ok || r.Count != many {
+		t.Errorf("%v", err)
+	}
+	if grown := int64(after.HeapInuse) - int64(before.HeapInuse); grown > 8<<20 { //nolint:gosec // far below 2^63
+		t.Errorf("%d bytes are still held", grown)
+	}
+	unharmed(t, out, secret)
 }
 
 func TestUnpackTooLarge(t *testing.T) {
