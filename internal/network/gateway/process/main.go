@@ -40,7 +40,8 @@ const (
 	defaultDNSPerSec = 500
 	// Descriptors that are not flows' own.
 	spareFiles = 256
-	maxFiles   = defaultConns + spareFiles
+	// A policy may want more flows later than it does at the start, and a limit of the process only goes down.
+	maxFiles = api.MaxConnsLimit + spareFiles
 	// Sixteen thousand names fit.
 	maxNamesFile = 8 << 20
 
@@ -341,7 +342,7 @@ func limitsOf(p api.NetworkPolicy) gateway.Limits {
 	}
 	var files unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil || errors.Is(err, unix.EPERM) {
-		l.Conns = max(min(l.Conns, int(min(files.Cur, 1<<20))-spareFiles), 16)
+		l.Conns = min(l.Conns, max(int(min(files.Cur, 1<<20))-spareFiles, 16))
 	}
 	return l
 }
