@@ -106,7 +106,8 @@ func New(o Options) (*Gateway, error) {
 		opts: o, log: o.Log, flows: newTable(), seen: newSeen(), asking: make(chan struct{}, maxAsking), maxQueued: MaxQueued,
 	}
 	g.ctx, g.stop = context.WithCancel(context.Background()) //nolint:forbidigo // ended by Run, which has the caller's
-	g.link = &link{wire: o.Wire, facts: o.Link, mtu: o.MTU, paceIn: g.pace(&g.in), paceOut: g.pace(&g.out)}
+	g.link = newLink(o.Wire, o.Link, o.MTU)
+	g.link.paceIn, g.link.paceOut = g.pace(&g.in), g.pace(&g.out)
 	g.setPolicy(o.Policy, o.Limits)
 	g.dialer = o.Dialer
 	if g.dialer == nil {

@@ -17,9 +17,10 @@ import (
 
 // link is the stack's end of a wire. It implements stack.LinkEndpoint.
 type link struct {
-	wire  wire.Wire
-	facts frame.Link
-	mtu   uint32
+	wire    wire.Wire
+	offload wire.Offloader // the same, where it is one
+	facts   frame.Link
+	mtu     uint32
 	// pace, where set, waits until so many bytes may pass.
 	paceIn, paceOut func(n int)
 
@@ -31,11 +32,21 @@ type link struct {
 	onClose    func()
 }
 
+func newLink(w wire.Wire, facts frame.Link, mtu uint32) *link {
+	l := &link{wire: w, facts: facts, mtu: mtu}
+	l.offload, _ = w.(wire.Offloader)
+	return l
+}
+
 func mac(a [6]byte) tcpip.LinkAddress { return tcpip.LinkAddress(a[:]) }
 
 // read delivers what the guest sends until the wire ends, which is no error when it was closed.
 func (l *link) read() error {
-	buf := make([]byte, frame.HeaderBytes+int(l.mtu)+1)
+	longest := frame.HeaderBytes + int(l.mtu)
+	if l.offload != nil {
+		longest = wire.MaxFrame
+	}
+	buf := make([]byte, longest+1)
 	for {
 		n, err := l.wire.ReadFrame(buf)
 		if err != nil {
@@ -95,13 +106,36 @@ func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 			l.paceIn(pkt.Size())
 		}
 		parts = append(parts[:0], pkt.AsSlices()...)
-		if err := l.wire.WriteFrame(parts); err != nil {
+		if err := l.write(pkt, parts); err != nil {
 			l.lost.Add(1)
 			continue
 		}
 		n++
 	}
 	return n, nil
+}
+
+func (l *link) write(pkt *stack.PacketBuffer, parts [][]byte) error {
+	gso := pkt.GSOOptions
+	if l.offload == nil || gso.Type == stack.GSONone {
+		return l.wire.WriteFrame(parts)
+	}
+	o := wire.Offload{ChecksumStart: header.EthernetMinimumSize + gso.L3HdrLen, ChecksumOffset: gso.CsumOffset}
+	if pkt.Data().Size() > int(gso.MSS) {
+		o.SegmentBytes, o.HeaderBytes = gso.MSS, uint16(pkt.HeaderSize())
+	}
+	return l.offload.WriteOffload(parts, o)
+}
+
+// GSOMaxSize implements stack.GSOEndpoint.
+func (l *link) GSOMaxSize() uint32 { return wire.MaxFrame - header.EthernetMinimumSize }
+
+// SupportedGSO implements stack.GSOEndpoint.
+func (l *link) SupportedGSO() stack.SupportedGSO {
+	if l.offload == nil {
+		return stack.GSONotSupported
+	}
+	return stack.HostGSOSupported
 }
 
 // AddHeader implements stack.LinkEndpoint.
@@ -133,7 +167,11 @@ func (l *link) SetLinkAddress(tcpip.LinkAddress) {}
 
 // Capabilities implements stack.LinkEndpoint.
 func (l *link) Capabilities() stack.LinkEndpointCapabilities {
-	return stack.CapabilityResolutionRequired
+	c := stack.CapabilityResolutionRequired
+	if l.offload != nil { // the other side may not have made the sums
+		c |= stack.CapabilityRXChecksumOffload
+	}
+	return c
 }
 
 // Attach implements stack.LinkEndpoint.

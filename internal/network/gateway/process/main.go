@@ -167,7 +167,7 @@ func (p *process) start(s control.Start, policy api.NetworkPolicy, log *slog.Log
 	if err != nil {
 		return nil, err
 	}
-	w, err := wire.NewDatagram(p.wire)
+	w, err := wire.Take(p.wire)
 	if err != nil {
 		return nil, err
 	}
