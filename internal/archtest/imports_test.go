@@ -51,7 +51,11 @@ func layers() []layer {
 			"internal/budget",
 			engine, "internal/image", "internal/network", "internal/network/audit", "internal/network/control", "internal/store", "internal/supervisor/rpc", api, errdefs, sys,
 		}},
+		{"internal/bench/peer", []string{
+			"internal/supervisor/uplink", "internal/network", "internal/network/control", "internal/network/gateway/wire", api, errdefs, sys,
+		}},
 		{"internal/bench", []string{
+			"internal/bench/peer",
 			"internal/lifecycle", engine, "internal/network", "internal/image", "internal/image/ext4", "internal/guest/client", "internal/guest/link",
 			api, errdefs, sys,
 		}},

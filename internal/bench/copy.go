@@ -55,12 +55,15 @@ func runCopy(ctx context.Context, o *Options) ([]api.Figure, error) {
 }
 
 // rate returns the MiB/s at which f moved copyBytes.
-func rate(f func() error) (float64, error) {
+func rate(f func() error) (float64, error) { return rateOf(copyBytes, f) }
+
+// rateOf runs f, which moves size bytes, and returns MiB/s.
+func rateOf(size int, f func() error) (float64, error) {
 	t0 := time.Now()
 	if err := f(); err != nil {
 		return 0, err
 	}
-	return copyBytes / (1 << 20) / time.Since(t0).Seconds(), nil
+	return float64(size) / (1 << 20) / time.Since(t0).Seconds(), nil
 }
 
 func (v *vm) readAll(ctx context.Context, path string) error {

@@ -39,6 +39,11 @@ func figure(name, unit string, g goal, samples []float64) api.Figure {
 	return api.Figure{Name: name, Value: m, Unit: unit, Goal: g.String(), OK: len(samples) > 0 && g.met(m), Samples: samples}
 }
 
+// skipped is a figure that cannot be measured here.
+func skipped(name, unit string, g goal, why string) api.Figure {
+	return api.Figure{Name: name, Unit: unit, Goal: g.String(), OK: true, Samples: []float64{}, Skipped: why}
+}
+
 // pairs are two series measured in turn, a, b, a, b: on a shared machine only their ratio pair by pair tells.
 type pairs struct{ a, b []float64 }
 

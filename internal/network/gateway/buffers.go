@@ -7,7 +7,8 @@ import (
 
 const (
 	smallBuffer = 4 << 10
-	largeBuffer = 128 << 10
+	// Two of the largest segments, on each kind of wire: a little more would make a third one of a few bytes each time.
+	largeBuffer = 2 * 65360
 )
 
 // small is a buffer that is large only while much comes at once: thousands of silent connections must not hold much.

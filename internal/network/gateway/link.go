@@ -46,44 +46,67 @@ func (l *link) read() error {
 	if l.offload != nil {
 		longest = wire.MaxFrame
 	}
-	buf := make([]byte, longest+1)
+	view := buffer.NewViewSize(longest + 1)
+	defer func() { view.Release() }()
 	for {
-		n, err := l.wire.ReadFrame(buf)
+		n, err := l.wire.ReadFrame(view.AsSlice())
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
 			return err
 		}
-		if n == len(buf) { // cut off
+		if n > longest { // cut off
 			l.drops[frame.Malformed].Add(1)
 			continue
 		}
-		l.deliver(buf[:n])
+		f := view.AsSlice()[:n]
+		if !l.admit(f) {
+			continue
+		}
+		if n < copyBelow {
+			l.inject(buffer.NewViewWithData(f))
+			continue
+		}
+		view.CapLength(n)
+		l.inject(view)
+		view = buffer.NewViewSize(longest + 1)
 	}
 }
 
+// copyBelow is the size from which on a frame keeps the buffer that it was read into. A smaller one would hold far more memory
+// than it has bytes, for as long as the stack has it.
+const copyBelow = 16 << 10
+
 // deliver hands one frame to the stack if it may see it.
 func (l *link) deliver(f []byte) {
+	if l.admit(f) {
+		l.inject(buffer.NewViewWithData(f))
+	}
+}
+
+// admit says whether the stack may see a frame, and waits where that comes too fast.
+func (l *link) admit(f []byte) bool {
 	if d := l.facts.Check(f); d != frame.Pass {
 		l.drops[d].Add(1)
-		return
+		return false
 	}
 	if l.paceOut != nil {
 		l.paceOut(len(f))
 	}
-	l.inject(f)
+	return true
 }
 
-// inject hands a frame to the stack.
-func (l *link) inject(f []byte) {
+// inject hands a frame to the stack, which owns it from here on.
+func (l *link) inject(f *buffer.View) {
 	l.mu.RLock()
 	to := l.dispatcher
 	l.mu.RUnlock()
 	if to == nil {
+		f.Release()
 		return
 	}
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(f)})
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(f)})
 	defer pkt.DecRef()
 	eth, ok := pkt.LinkHeader().Consume(header.EthernetMinimumSize)
 	if !ok {

@@ -211,3 +211,43 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 		}
 	}
 }
+
+// TestOwnWire: a wire that somebody else made, such as a TAP, is used and closed, and what is no wire fails with what it is.
+func TestOwnWire(t *testing.T) {
+	ours, theirs, err := pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &line{T: t}
+	if l.Uplink, err = Start(t.Context(), Options{Names: filepath.Join(t.TempDir(), "names"), Log: slog.New(slog.DiscardHandler), Wire: ours}); err != nil {
+		t.Fatal(err)
+	}
+	if l.NIC() != nil {
+		t.Error("it made another one")
+	}
+	l.nic = theirs // where the test asks
+	if err := l.SetPolicy(t.Context(), api.NetworkPolicy{Mode: api.NetAllow, Rules: []api.NetworkRule{{Action: api.RuleAllow, Host: "a.example"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.ask("a.example."); !strings.HasPrefix(got, "\xc6\x12") { // 198.18
+		t.Errorf("it answers %q", got)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := ours.Close(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("the wire is still open: %v", err)
+	}
+
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Uplink, err = Start(t.Context(), Options{Names: filepath.Join(t.TempDir(), "names"), Log: slog.New(slog.DiscardHandler), Wire: null}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	if err := l.SetPolicy(t.Context(), api.NetworkPolicy{Mode: api.NetNone}); err == nil || !strings.Contains(err.Error(), "no TAP") {
+		t.Errorf("with /dev/null for a wire: %v", err)
+	}
+}

@@ -29,8 +29,8 @@ type Offloader interface {
 	WriteOffload(parts [][]byte, o Offload) error
 }
 
-// MaxFrame is the largest frame that an Offloader carries.
-const MaxFrame = 14 + 65535
+// MaxFrame is the largest frame that an Offloader carries, header and all, which is how cards count it.
+const MaxFrame = 65535
 
 // Of struct virtio_net_hdr, which stands before each frame, in the machine's own byte order.
 const (
