@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -249,5 +250,32 @@ func TestOwnWire(t *testing.T) {
 	defer func() { _ = l.Close() }()
 	if err := l.SetPolicy(t.Context(), api.NetworkPolicy{Mode: api.NetNone}); err == nil || !strings.Contains(err.Error(), "no TAP") {
 		t.Errorf("with /dev/null for a wire: %v", err)
+	}
+}
+
+// TestConfined: each thread of a gateway has the filter of system calls, and may gain nothing.
+func TestConfined(t *testing.T) {
+	l := start(t)
+	if err := l.SetPolicy(t.Context(), api.NetworkPolicy{Mode: api.NetNone}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := l.session(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", s.child.PID()))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d threads, %v", len(files), err)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		for _, want := range []string{"\nSeccomp:\t2\n", "\nNoNewPrivs:\t1\n"} {
+			if !bytes.Contains(b, []byte(want)) {
+				t.Errorf("%s does not say %q", file, want)
+			}
+		}
 	}
 }

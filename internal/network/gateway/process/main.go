@@ -185,6 +185,11 @@ func (p *process) start(s control.Start, policy api.NetworkPolicy, log *slog.Log
 		_ = w.Close()
 		return nil, err
 	}
+	if left, err := restrict(); err != nil {
+		report.Missing = append(report.Missing, "seccomp: "+err.Error())
+	} else {
+		report.InForce = append(report.InForce, fmt.Sprintf("seccomp %d calls", left))
+	}
 	return &control.Ready{InForce: report.InForce, Missing: report.Missing}, nil
 }
 
