@@ -82,7 +82,7 @@ func calls(machine *arch.Info) seccomp.SyscallGroup {
 			// The runtime's.
 			"clock_gettime", "clock_nanosleep", "gettimeofday", "epoll_ctl", "epoll_create1", "eventfd2", "sched_yield", "sched_getaffinity", "madvise", "munmap",
 			"mincore", "getpid", "gettid", "getppid", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "restart_syscall", "set_robust_list", "rseq", "exit", "exit_group",
-			"getrandom", "uname", "getuid", "geteuid", "getgid", "getegid",
+			"getrandom", "uname", "getrlimit", "getuid", "geteuid", "getgid", "getegid",
 			// Sockets.
 			"connect", "bind", "getsockname", "getpeername", "getsockopt", "setsockopt", "shutdown", "close", "fcntl",
 			// Files.

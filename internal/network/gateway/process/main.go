@@ -350,7 +350,7 @@ func limitsOf(p api.NetworkPolicy) gateway.Limits {
 		}
 	}
 	var files unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil || errors.Is(err, unix.EPERM) {
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil {
 		l.Conns = min(l.Conns, max(int(min(files.Cur, 1<<20))-spareFiles, 16))
 	}
 	return l
