@@ -55,8 +55,8 @@ func layers() []layer {
 			"internal/supervisor/uplink", "internal/network", "internal/network/control", "internal/network/gateway/wire", api, errdefs, sys,
 		}},
 		{"internal/bench", []string{
-			"internal/bench/peer",
-			"internal/lifecycle", engine, "internal/network", "internal/image", "internal/image/ext4", "internal/guest/client", "internal/guest/link",
+			"internal/bench/peer", "internal/guest/proto",
+			"internal/lifecycle", engine, "internal/network", "internal/network/control", "internal/image", "internal/image/ext4", "internal/guest/client", "internal/guest/link",
 			api, errdefs, sys,
 		}},
 		{"internal/cli/...", []string{"internal/cli/...", "internal/lifecycle", api, errdefs, sys}},

@@ -179,3 +179,18 @@ func TestEvenClock(t *testing.T) {
 		})
 	}
 }
+
+// TestUnfiltered: a network that nobody filters is for comparing with, and nothing that a VM is made by knows of it.
+func TestUnfiltered(t *testing.T) {
+	for _, f := range tree(t) {
+		if f.test || within(f.dir, "internal/engine/...") || f.dir == "internal/bench" {
+			continue
+		}
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			if id, ok := n.(*ast.Ident); ok && id.Name == "Unfiltered" {
+				t.Errorf("%s: line %d asks for a network that is not filtered", f.name, f.set.Position(id.Pos()).Line)
+			}
+			return true
+		})
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/image"
+	"github.com/smolvm/smolvm/internal/network/control"
 	"github.com/smolvm/smolvm/internal/sys/undo"
 )
 
@@ -22,6 +23,8 @@ type bareKit struct {
 	img   api.Image
 	boot  image.BootFiles
 	accel string
+	// network has the card lead to the engine's own network, where nothing is filtered, instead of nowhere.
+	network bool
 }
 
 // bareKit makes the files and picks the accelerator of the VM id, so that both sides run the same.
@@ -109,11 +112,16 @@ func (b *bare) spec(dir string, kit bareKit) (engine.Spec, error) {
 		b.undo.Add(func() { _ = file.Close() })
 		f.use(file)
 	}
-	return spec, b.sockets(dir, &spec)
+	if kit.network {
+		spec.NIC = &engine.NIC{MAC: control.GuestMAC(), MTU: 1500, Unfiltered: true}
+	} else if err := b.deafCard(&spec); err != nil {
+		return spec, err
+	}
+	return spec, b.agentPort(dir, &spec)
 }
 
-// sockets gives the machine its agent port and a network card that nobody reads.
-func (b *bare) sockets(dir string, spec *engine.Spec) error {
+// agentPort gives the machine its agent's port.
+func (b *bare) agentPort(dir string, spec *engine.Spec) error {
 	b.agentPath = filepath.Join(dir, "agent.sock")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: b.agentPath, Net: "unix"})
 	if err != nil {
@@ -126,12 +134,17 @@ func (b *bare) sockets(dir string, spec *engine.Spec) error {
 	}
 	b.undo.Add(func() { _ = spec.AgentListener.Close() })
 	spec.AgentPath = b.agentPath
+	return nil
+}
+
+// deafCard gives the machine a network card that nobody reads.
+func (b *bare) deafCard(spec *engine.Spec) error {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return errdefs.Host.Errorf("network socket pair: %w", err)
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "net"), os.NewFile(uintptr(pair[1]), "nic") //nolint:gosec // descriptors are small
 	b.undo.Add(func() { _ = ours.Close(); _ = theirs.Close() })
-	spec.NIC = &engine.NIC{FD: theirs, MAC: net.HardwareAddr{0x02, 0x53, 0x4d, 0, 0, 1}, MTU: 65520}
+	spec.NIC = &engine.NIC{FD: theirs, MAC: control.GuestMAC(), MTU: control.MTU}
 	return nil
 }

@@ -24,7 +24,7 @@ import (
 var netClient string
 
 // netBytes is what goes through one connection, each way.
-const netBytes = 64 << 20
+const netBytes = 256 << 20
 
 // netFigures is what the guest measured in one round.
 type netFigures struct {
@@ -61,11 +61,19 @@ func runGuestNet(ctx context.Context, o *Options) ([]api.Figure, error) {
 		return nil, err
 	}
 	defer o.removeVM(ctx, v)
-	down, up := pairs{}, pairs{}
-	var connect, lookup, memory []float64
+	own, err := o.startOwn(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	defer own.close()
+	var r rounds
 	for i := range o.runs(5) + 1 {
 		o.tell("net", "round %d", i)
 		f, err := v.measureNet(ctx, port)
+		if err != nil {
+			return nil, err
+		}
+		theirs, err := own.measureNet(ctx, port)
 		if err != nil {
 			return nil, err
 		}
@@ -77,21 +85,40 @@ func runGuestNet(ctx context.Context, o *Options) ([]api.Figure, error) {
 		if err != nil {
 			return nil, err
 		}
-		if i == 0 { // it warms everything
-			continue
+		if i > 0 { // the first one warms everything
+			r.add(f, theirs, in, out, both)
 		}
-		down.add(f.Down, in)
-		up.add(f.Up, out)
-		connect, lookup, memory = append(connect, f.Connect), append(lookup, f.Lookup), append(memory, both)
 	}
-	figures := down.figures("download / copy in", goal{}, "download", "copy in", "MiB/s")
-	figures = append(figures, up.figures("upload / copy out", goal{}, "upload", "copy out", "MiB/s")...)
+	return r.figures(), nil
+}
+
+// rounds are what was measured in turn: the guest's network, that of a guest behind the engine's own, and copies.
+type rounds struct {
+	ownDown, ownUp, copyDown, copyUp pairs
+	connect, lookup, memory          []float64
+}
+
+func (r *rounds) add(ours, theirs netFigures, in, out, memory float64) {
+	r.ownDown.add(ours.Down, theirs.Down)
+	r.ownUp.add(ours.Up, theirs.Up)
+	r.copyDown.add(ours.Down, in)
+	r.copyUp.add(ours.Up, out)
+	r.connect, r.lookup, r.memory = append(r.connect, ours.Connect), append(r.lookup, ours.Lookup), append(r.memory, memory)
+}
+
+func (r *rounds) figures() []api.Figure {
+	figures := r.ownDown.figures("download / engine's own network", atLeast(1), "download", "engine's own, download", "MiB/s")
+	figures = append(figures, r.ownUp.figures("upload / engine's own network", goal{}, "upload", "engine's own, upload", "MiB/s")...)
 	return append(
 		figures,
-		figure("connect to the first byte", "ms", goal{}, connect),
-		figure("look a name up", "ms", goal{}, lookup),
-		figure("supervisor and gateway, Private_Dirty", "MiB", atMost(30), memory),
-	), nil
+		figure("download / copy in", "ratio", goal{}, r.copyDown.ratios()),
+		figure("copy in", "MiB/s", goal{}, r.copyDown.b),
+		figure("upload / copy out", "ratio", goal{}, r.copyUp.ratios()),
+		figure("copy out", "MiB/s", goal{}, r.copyUp.b),
+		figure("connect to the first byte", "ms", goal{}, r.connect),
+		figure("look a name up", "ms", goal{}, r.lookup),
+		figure("supervisor and gateway, Private_Dirty", "MiB", atMost(30), r.memory),
+	)
 }
 
 // serveNet sends, takes or greets, as the first byte of a connection asks.
@@ -127,16 +154,21 @@ func serveNet(l net.Listener, size int) {
 
 // measureNet has the guest measure one round.
 func (v *vm) measureNet(ctx context.Context, port string) (netFigures, error) {
-	var f netFigures
 	var stdout, stderr bytes.Buffer
-	res, err := v.guest.Exec(ctx, api.ExecRequest{
-		Argv: []string{"python3", "-c", netClient, network.HostName, port, strconv.Itoa(netBytes)},
-	}, lifecycle.ExecIO{Stdout: &stdout, Stderr: &stderr})
+	res, err := v.guest.Exec(ctx, api.ExecRequest{Argv: netCommand(network.HostName, port)}, lifecycle.ExecIO{Stdout: &stdout, Stderr: &stderr})
 	if err == nil && res.ExitCode != 0 {
 		err = errors.New(stderr.String())
 	}
+	return netResult(stdout.Bytes(), err)
+}
+
+func netCommand(host, port string) []string {
+	return []string{"python3", "-c", netClient, host, port, strconv.Itoa(netBytes)}
+}
+
+func netResult(stdout []byte, err error) (f netFigures, _ error) {
 	if err == nil {
-		err = json.Unmarshal(stdout.Bytes(), &f)
+		err = json.Unmarshal(stdout, &f)
 	}
 	if err != nil {
 		return f, errdefs.Internal.Errorf("measure the network: %w", err)
