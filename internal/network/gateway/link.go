@@ -38,14 +38,19 @@ func newLink(w wire.Wire, facts frame.Link, mtu uint32) *link {
 	return l
 }
 
+// longest is the size of the largest frame.
+func (l *link) longest() int {
+	if l.offload != nil {
+		return wire.MaxFrame
+	}
+	return frame.HeaderBytes + int(l.mtu)
+}
+
 func mac(a [6]byte) tcpip.LinkAddress { return tcpip.LinkAddress(a[:]) }
 
 // read delivers what the guest sends until the wire ends, which is no error when it was closed.
 func (l *link) read() error {
-	longest := frame.HeaderBytes + int(l.mtu)
-	if l.offload != nil {
-		longest = wire.MaxFrame
-	}
+	longest := l.longest()
 	view := buffer.NewViewSize(longest + 1)
 	defer func() { view.Release() }()
 	for {

@@ -40,8 +40,12 @@ func restrict() (int, error) {
 		return 0, err
 	}
 	// A thread that cannot have the filter is told in a way that the library does not look at; then nobody has it.
-	if mode, err := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0); err != nil || mode != unix.SECCOMP_MODE_FILTER {
-		return 0, fmt.Errorf("the filter is not in force (mode %d, %w)", mode, err)
+	mode, err := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("ask for the filter: %w", err)
+	case mode != unix.SECCOMP_MODE_FILTER:
+		return 0, fmt.Errorf("the filter is not in force: mode %d", mode)
 	}
 	return left, nil
 }

@@ -121,8 +121,12 @@ func NewTAP(fd int) (*VNet, error) {
 
 // NewPacket takes over a packet socket that OpenPacket opened.
 func NewPacket(fd int) (*VNet, error) {
-	if on, err := unix.GetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR); err != nil || on != 1 {
-		return nil, fmt.Errorf("wire: no packet socket with headers (%d, %w)", on, err)
+	on, err := unix.GetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("wire: the descriptor is no packet socket: %w", err)
+	case on != 1:
+		return nil, errors.New("wire: the packet socket's frames have no headers")
 	}
 	for _, o := range [][2]int{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[0], packetBuffer) != nil {

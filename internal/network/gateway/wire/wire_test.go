@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -297,6 +298,16 @@ func TestTake(t *testing.T) {
 	}
 	if _, err := f.Stat(); err != nil {
 		t.Errorf("it is not its owner's any more: %v", err)
+	}
+	if os.Geteuid() == 0 {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = unix.Close(fd) }()
+		if _, err := Take(fd); err == nil || !strings.Contains(err.Error(), "no headers") {
+			t.Errorf("a packet socket without headers: %v", err)
+		}
 	}
 	stream, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
