@@ -223,7 +223,7 @@ func (u *Uplink) session(ctx context.Context) (*session, error) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, errdefs.Unavailable.Errorf("the VM's gateway does not start: %w", context.Cause(ctx)).WithRemedy("smolvm logs --supervisor ID")
+			return nil, errdefs.Unavailable.Errorf("the VM's gateway does not start: %w", context.Cause(ctx)).WithRemedy("smolvm inspect ID names its dir; supervisor.log is there")
 		}
 	}
 }
