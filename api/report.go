@@ -32,6 +32,8 @@ type Figure struct {
 	Goal    string    `json:"goal,omitempty"` // "<= 1.15"
 	OK      bool      `json:"ok"`
 	Samples []float64 `json:"samples"`
+	// Skipped says why it was not measured here; Value is 0 then, and OK true.
+	Skipped string `json:"skipped,omitempty"`
 }
 
 // Version tells which program this is.

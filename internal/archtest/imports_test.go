@@ -51,8 +51,14 @@ func layers() []layer {
 			"internal/budget",
 			engine, "internal/image", "internal/network", "internal/network/audit", "internal/network/control", "internal/store", "internal/supervisor/rpc", api, errdefs, sys,
 		}},
+		{"internal/bench/peer", []string{
+			"internal/supervisor/uplink", "internal/network", "internal/network/control", "internal/network/gateway/wire", api, errdefs, sys,
+		}},
+		{"internal/bench/bare", []string{engine, "internal/image", "internal/network/control", api, errdefs, sys}},
+		{"internal/bench/figure", []string{api}},
 		{"internal/bench/...", []string{
-			"internal/bench/...", "internal/lifecycle", engine, "internal/network", "internal/image", "internal/image/ext4", "internal/guest/client", "internal/guest/link",
+			"internal/bench/...", "internal/guest/proto",
+			"internal/lifecycle", engine, "internal/network", "internal/network/control", "internal/image", "internal/image/ext4", "internal/guest/client", "internal/guest/link",
 			api, errdefs, sys,
 		}},
 		{"internal/cli/...", []string{"internal/cli/...", "internal/lifecycle", api, errdefs, sys}},

@@ -156,3 +156,41 @@ func TestNoInitNoGet(t *testing.T) {
 		}
 	}
 }
+
+// TestEvenClock: a host's clock may be wrong, and is set now and then. How long something takes is counted by a clock that goes
+// on evenly, which a time loses when it is made a number.
+func TestEvenClock(t *testing.T) {
+	for _, f := range tree(t) {
+		if f.test || !within(f.dir, "internal/network/...") && !within(f.dir, "internal/supervisor/uplink") {
+			continue
+		}
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			if sel, ok := call.Fun.(*ast.SelectorExpr); ok {
+				switch sel.Sel.Name {
+				case "UnixNano", "UnixMicro", "UnixMilli":
+					t.Errorf("%s: line %d makes a time a number", f.name, f.set.Position(call.Pos()).Line)
+				}
+			}
+			return true
+		})
+	}
+}
+
+// TestUnfiltered: a network that nobody filters is for comparing with, and nothing that a VM is made by knows of it.
+func TestUnfiltered(t *testing.T) {
+	for _, f := range tree(t) {
+		if f.test || within(f.dir, "internal/engine/...") || f.dir == "internal/bench/bare" {
+			continue
+		}
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			if id, ok := n.(*ast.Ident); ok && id.Name == "Unfiltered" {
+				t.Errorf("%s: line %d asks for a network that is not filtered", f.name, f.set.Position(id.Pos()).Line)
+			}
+			return true
+		})
+	}
+}

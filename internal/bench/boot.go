@@ -7,6 +7,8 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/bench/bare"
+	"github.com/smolvm/smolvm/internal/bench/figure"
 	"github.com/smolvm/smolvm/internal/guest/client"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 )
@@ -60,7 +62,7 @@ func (v *vm) succeed(ctx context.Context, argv ...string) (api.ExecResult, error
 }
 
 func runBoot(ctx context.Context, o *Options) ([]api.Figure, error) {
-	var p pairs
+	var p figure.Pairs
 	var accel string
 	for i := range o.runs(5) + 1 {
 		o.tell("boot", "pair %d", i)
@@ -83,10 +85,10 @@ func runBoot(ctx context.Context, o *Options) ([]api.Figure, error) {
 			return nil, err
 		}
 		if i > 0 { // the first pair warms the page cache
-			p.add(whole, hello)
+			p.Add(whole, hello)
 		}
 	}
-	return p.figures("create to first answer / bare engine to hello", atMost(1.2), "create to first answer", "bare engine to hello", "s"), nil
+	return p.Figures("create to first answer / bare engine to hello", figure.AtMost(1.2), "create to first answer", "bare engine to hello", "s"), nil
 }
 
 // bareHello boots a bare machine and returns the seconds until its agent says hello.
@@ -100,13 +102,23 @@ func (o *Options) bareHello(ctx context.Context, accel string) (float64, error) 
 	if err != nil {
 		return 0, err
 	}
-	defer b.close()
+	defer b.Close()
 	c, err := client.New(ctx, b.DialGuest)
 	if err != nil {
 		return 0, err
 	}
 	took := time.Since(t0).Seconds()
 	return took, c.Close()
+}
+
+// bareKit is what both sides run from.
+func (o *Options) bareKit(ctx context.Context, accel string) (bare.Kit, error) {
+	return bare.NewKit(ctx, o.Images, o.Agent, accel, o.Progress)
+}
+
+// startBare starts a machine without SmolVM around it.
+func (o *Options) startBare(ctx context.Context, kit bare.Kit, cmdline string) (*bare.Machine, error) {
+	return bare.Start(ctx, o.Engine, kit, o.TempDir, cmdline)
 }
 
 // accelerator returns the engine's name of the accelerator that v runs with.

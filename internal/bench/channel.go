@@ -45,7 +45,7 @@ func (o *Options) openChannels(ctx context.Context) (_ *channels, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c.undo.Add(b.close)
+	c.undo.Add(b.Close)
 	if c.agent, err = client.New(ctx, b.DialGuest); err != nil {
 		return nil, err
 	}
@@ -54,8 +54,8 @@ func (o *Options) openChannels(ctx context.Context) (_ *channels, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c.undo.Add(r.close)
-	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", r.agentPath)
+	c.undo.Add(r.Close)
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", r.AgentPath)
 	if err != nil {
 		return nil, errdefs.Unavailable.Errorf("the bare port: %w", err)
 	}

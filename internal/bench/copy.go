@@ -7,6 +7,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/bench/figure"
 )
 
 func runCopy(ctx context.Context, o *Options) ([]api.Figure, error) {
@@ -15,7 +16,7 @@ func runCopy(ctx context.Context, o *Options) ([]api.Figure, error) {
 		return nil, err
 	}
 	defer c.close()
-	var in, out pairs
+	var in, out figure.Pairs
 	for i := range o.runs(5) + 1 {
 		o.tell("copy", "pair %d", i)
 		rawIn, err := rate(func() error { return c.raw.Send(copyBytes) })
@@ -41,26 +42,29 @@ func runCopy(ctx context.Context, o *Options) ([]api.Figure, error) {
 			return nil, err
 		}
 		if i > 0 {
-			in.add(vmIn, rawIn)
-			out.add(vmOut, rawOut)
+			in.Add(vmIn, rawIn)
+			out.Add(vmOut, rawOut)
 		}
 	}
 	m, err := c.vm.guest.Metrics(ctx)
 	if err != nil {
 		return nil, err
 	}
-	figures := in.figures("copy in / raw channel", atLeast(0.4), "copy in", "raw channel in", "MiB/s")
-	figures = append(figures, out.figures("copy out / raw channel", atLeast(0.3), "copy out", "raw channel out", "MiB/s")...)
-	return append(figures, figure("agent's peak resident memory", "MiB", atMost(32), []float64{float64(m.AgentPeakRSS) / (1 << 20)})), nil
+	figures := in.Figures("copy in / raw channel", figure.AtLeast(0.4), "copy in", "raw channel in", "MiB/s")
+	figures = append(figures, out.Figures("copy out / raw channel", figure.AtLeast(0.3), "copy out", "raw channel out", "MiB/s")...)
+	return append(figures, figure.New("agent's peak resident memory", "MiB", figure.AtMost(32), []float64{float64(m.AgentPeakRSS) / (1 << 20)})), nil
 }
 
 // rate returns the MiB/s at which f moved copyBytes.
-func rate(f func() error) (float64, error) {
+func rate(f func() error) (float64, error) { return rateOf(copyBytes, f) }
+
+// rateOf runs f, which moves size bytes, and returns MiB/s.
+func rateOf(size int, f func() error) (float64, error) {
 	t0 := time.Now()
 	if err := f(); err != nil {
 		return 0, err
 	}
-	return copyBytes / (1 << 20) / time.Since(t0).Seconds(), nil
+	return float64(size) / (1 << 20) / time.Since(t0).Seconds(), nil
 }
 
 func (v *vm) readAll(ctx context.Context, path string, want int64) error {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/bench/figure"
 	"github.com/smolvm/smolvm/internal/bench/house"
 	"github.com/smolvm/smolvm/internal/image"
 	"github.com/smolvm/smolvm/internal/lifecycle"
@@ -80,16 +81,16 @@ func runCycles(ctx context.Context, o *Options) ([]api.Figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	var p pairs
+	var p figure.Pairs
 	for i := range n {
 		o.tell("cycles", "pair %d", i+1)
 		a, b, err := o.wornAndFresh(ctx, worn, dir, i%2 == 0)
 		if err != nil {
 			return nil, err
 		}
-		p.add(a, b)
+		p.Add(a, b)
 	}
-	figures := p.figures("cycle in a worn home / in a fresh one", atMost(1.15), "cycle in a worn home", "cycle in a fresh home", "s")
+	figures := p.Figures("cycle in a worn home / in a fresh one", figure.AtMost(1.15), "cycle in a worn home", "cycle in a fresh home", "s")
 	return append(figures, grown(before, after)...), nil
 }
 
@@ -97,7 +98,7 @@ func runCycles(ctx context.Context, o *Options) ([]api.Figure, error) {
 // grows: that is all the disk that a cycle may keep.
 func grown(before, after house.Use) []api.Figure {
 	one := func(name, unit string, bound, v float64) api.Figure {
-		return figure(name, unit, atMost(bound), []float64{v})
+		return figure.New(name, unit, figure.AtMost(bound), []float64{v})
 	}
 	return []api.Figure{
 		one("growth of the disk", "KiB", 64, float64(after.Disk-before.Disk)/1024),

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/bench/figure"
 )
 
 const (
@@ -24,7 +25,7 @@ func timed(n int, f func() error) (float64, error) {
 		}
 		took = append(took, time.Since(t0).Seconds()*1e3)
 	}
-	return median(took), nil
+	return figure.Median(took), nil
 }
 
 // execOverhead runs a command and returns the milliseconds that were not the guest's own fork to exit.
@@ -44,7 +45,7 @@ func (c *channels) execBlock(ctx context.Context) (overhead, total float64, err 
 		}
 		o, t = append(o, a), append(t, b)
 	}
-	return median(o), median(t), nil
+	return figure.Median(o), figure.Median(t), nil
 }
 
 func runExec(ctx context.Context, o *Options) ([]api.Figure, error) {
@@ -53,7 +54,7 @@ func runExec(ctx context.Context, o *Options) ([]api.Figure, error) {
 		return nil, err
 	}
 	defer c.close()
-	var ping, exec, busy pairs
+	var ping, exec, busy figure.Pairs
 	payload := make([]byte, 8)
 	for i := range o.runs(9) + 1 {
 		o.tell("exec", "pair %d", i)
@@ -74,14 +75,14 @@ func runExec(ctx context.Context, o *Options) ([]api.Figure, error) {
 			return nil, err
 		}
 		if i > 0 {
-			ping.add(p, e)
-			exec.add(overhead, p)
-			busy.add(loaded, idle)
+			ping.Add(p, e)
+			exec.Add(overhead, p)
+			busy.Add(loaded, idle)
 		}
 	}
-	figures := ping.figures("ping / raw echo", atMost(7), "ping p50", "raw echo p50", "ms")
-	figures = append(figures, exec.figures("exec overhead / ping", atMost(8), "exec overhead p50", "ping p50 (same pairs)", "ms")...)
-	return append(figures, busy.figures("exec during a copy / idle", atMost(10), "exec during a copy p50", "exec idle p50", "ms")...), nil
+	figures := ping.Figures("ping / raw echo", figure.AtMost(7), "ping p50", "raw echo p50", "ms")
+	figures = append(figures, exec.Figures("exec overhead / ping", figure.AtMost(8), "exec overhead p50", "ping p50 (same pairs)", "ms")...)
+	return append(figures, busy.Figures("exec during a copy / idle", figure.AtMost(10), "exec during a copy p50", "exec idle p50", "ms")...), nil
 }
 
 // execDuringCopy returns the median milliseconds of commands that run while files are sent without a pause.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/bench/figure"
 )
 
 // idleSettle is how long a supervisor is left alone before its memory counts.
@@ -32,8 +33,8 @@ func runIdle(ctx context.Context, o *Options) ([]api.Figure, error) {
 		supervisor, monitor = append(supervisor, s), append(monitor, m)
 	}
 	return []api.Figure{
-		figure("supervisor, Private_Dirty", "MiB", atMost(15), supervisor),
-		figure("monitor, Private_Dirty", "MiB", goal{}, monitor),
+		figure.New("supervisor, Private_Dirty", "MiB", figure.AtMost(15), supervisor),
+		figure.New("monitor, Private_Dirty", "MiB", figure.Goal{}, monitor),
 	}, nil
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/bench/figure"
 	"github.com/smolvm/smolvm/internal/image"
 )
 
@@ -41,7 +42,7 @@ func runImage(ctx context.Context, o *Options) ([]api.Figure, error) {
 	if err := saveTar(tree, saved); err != nil {
 		return nil, errdefs.Host.Errorf("save the tree as a tar: %w", err)
 	}
-	var p pairs
+	var p figure.Pairs
 	for i := range o.runs(5) + 1 {
 		o.tell("image", "pair %d", i)
 		ours, err := importTar(ctx, o, saved, filepath.Join(dir, fmt.Sprint("home", i)))
@@ -53,10 +54,10 @@ func runImage(ctx context.Context, o *Options) ([]api.Figure, error) {
 			return nil, err
 		}
 		if i > 0 {
-			p.add(ours, theirs)
+			p.Add(ours, theirs)
 		}
 	}
-	return p.figures("tar to a published image / mke2fs -d", atMost(1), "tar to a published image", "mke2fs -d", "s"), nil
+	return p.Figures("tar to a published image / mke2fs -d", figure.AtMost(1), "tar to a published image", "mke2fs -d", "s"), nil
 }
 
 func importTar(ctx context.Context, o *Options, saved, home string) (float64, error) {

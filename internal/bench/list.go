@@ -7,6 +7,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/bench/figure"
 	"github.com/smolvm/smolvm/internal/bench/house"
 )
 
@@ -30,7 +31,7 @@ func runList(ctx context.Context, o *Options) ([]api.Figure, error) {
 	if err := home.Populate(ctx, listRecords); err != nil {
 		return nil, err
 	}
-	var p pairs
+	var p figure.Pairs
 	for i := range o.runs(20) + 1 {
 		o.tell("ls", "pair %d", i)
 		t0 := time.Now()
@@ -47,8 +48,8 @@ func runList(ctx context.Context, o *Options) ([]api.Figure, error) {
 			return nil, errdefs.Host.Errorf("read the records: %w", err)
 		}
 		if i > 0 {
-			p.add(ours, time.Since(t0).Seconds()*1e3)
+			p.Add(ours, time.Since(t0).Seconds()*1e3)
 		}
 	}
-	return p.figures("ls of 1,000 VMs / reading their records", atMost(3), "ls of 1,000 VMs", "reading their records", "ms"), nil
+	return p.Figures("ls of 1,000 VMs / reading their records", figure.AtMost(3), "ls of 1,000 VMs", "reading their records", "ms"), nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/bench/figure"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 	"github.com/smolvm/smolvm/internal/network"
 )
@@ -24,7 +25,7 @@ import (
 var netClient string
 
 // netBytes is what goes through one connection, each way.
-const netBytes = 64 << 20
+const netBytes = 256 << 20
 
 // netFigures is what the guest measured in one round.
 type netFigures struct {
@@ -34,12 +35,22 @@ type netFigures struct {
 }
 
 func runNet(ctx context.Context, o *Options) ([]api.Figure, error) {
+	figures, err := runPeers(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	more, err := runGuestNet(ctx, o)
+	return append(figures, more...), err
+}
+
+// runGuestNet measures what a guest has of the network.
+func runGuestNet(ctx context.Context, o *Options) ([]api.Figure, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, errdefs.Host.Errorf("a listener: %w", err)
 	}
 	defer func() { _ = l.Close() }()
-	go serveNet(l)
+	go serveNet(l, netBytes)
 	_, port, err := net.SplitHostPort(l.Addr().String())
 	if err != nil {
 		return nil, err
@@ -51,11 +62,19 @@ func runNet(ctx context.Context, o *Options) ([]api.Figure, error) {
 		return nil, err
 	}
 	defer o.removeVM(ctx, v)
-	down, up := pairs{}, pairs{}
-	var connect, lookup, memory []float64
+	own, err := o.startOwn(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	defer own.close()
+	var r rounds
 	for i := range o.runs(5) + 1 {
 		o.tell("net", "round %d", i)
 		f, err := v.measureNet(ctx, port)
+		if err != nil {
+			return nil, err
+		}
+		theirs, err := own.measureNet(ctx, port)
 		if err != nil {
 			return nil, err
 		}
@@ -67,25 +86,44 @@ func runNet(ctx context.Context, o *Options) ([]api.Figure, error) {
 		if err != nil {
 			return nil, err
 		}
-		if i == 0 { // it warms everything
-			continue
+		if i > 0 { // the first one warms everything
+			r.add(f, theirs, in, out, both)
 		}
-		down.add(f.Down, in)
-		up.add(f.Up, out)
-		connect, lookup, memory = append(connect, f.Connect), append(lookup, f.Lookup), append(memory, both)
 	}
-	figures := down.figures("download / copy in", goal{}, "download", "copy in", "MiB/s")
-	figures = append(figures, up.figures("upload / copy out", goal{}, "upload", "copy out", "MiB/s")...)
+	return r.figures(), nil
+}
+
+// rounds are what was measured in turn: the guest's network, that of a guest behind the engine's own, and copies.
+type rounds struct {
+	ownDown, ownUp, copyDown, copyUp figure.Pairs
+	connect, lookup, memory          []float64
+}
+
+func (r *rounds) add(ours, theirs netFigures, in, out, memory float64) {
+	r.ownDown.Add(ours.Down, theirs.Down)
+	r.ownUp.Add(ours.Up, theirs.Up)
+	r.copyDown.Add(ours.Down, in)
+	r.copyUp.Add(ours.Up, out)
+	r.connect, r.lookup, r.memory = append(r.connect, ours.Connect), append(r.lookup, ours.Lookup), append(r.memory, memory)
+}
+
+func (r *rounds) figures() []api.Figure {
+	figures := r.ownDown.Figures("download / engine's own network", figure.AtLeast(1), "download", "engine's own, download", "MiB/s")
+	figures = append(figures, r.ownUp.Figures("upload / engine's own network", figure.Goal{}, "upload", "engine's own, upload", "MiB/s")...)
 	return append(
 		figures,
-		figure("connect to the first byte", "ms", goal{}, connect),
-		figure("look a name up", "ms", goal{}, lookup),
-		figure("supervisor and gateway, Private_Dirty", "MiB", atMost(30), memory),
-	), nil
+		figure.New("download / copy in", "ratio", figure.Goal{}, r.copyDown.Ratios()),
+		figure.New("copy in", "MiB/s", figure.Goal{}, r.copyDown.B),
+		figure.New("upload / copy out", "ratio", figure.Goal{}, r.copyUp.Ratios()),
+		figure.New("copy out", "MiB/s", figure.Goal{}, r.copyUp.B),
+		figure.New("connect to the first byte", "ms", figure.Goal{}, r.connect),
+		figure.New("look a name up", "ms", figure.Goal{}, r.lookup),
+		figure.New("supervisor and gateway, Private_Dirty", "MiB", figure.AtMost(30), r.memory),
+	)
 }
 
 // serveNet sends, takes or greets, as the first byte of a connection asks.
-func serveNet(l net.Listener) {
+func serveNet(l net.Listener, size int) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -100,7 +138,7 @@ func serveNet(l net.Listener) {
 			switch kind[0] {
 			case 'd':
 				b := make([]byte, 1<<20)
-				for range netBytes / len(b) {
+				for range size / len(b) {
 					if _, err := c.Write(b); err != nil {
 						return
 					}
@@ -117,16 +155,21 @@ func serveNet(l net.Listener) {
 
 // measureNet has the guest measure one round.
 func (v *vm) measureNet(ctx context.Context, port string) (netFigures, error) {
-	var f netFigures
 	var stdout, stderr bytes.Buffer
-	res, err := v.guest.Exec(ctx, api.ExecRequest{
-		Argv: []string{"python3", "-c", netClient, network.HostName, port, strconv.Itoa(netBytes)},
-	}, lifecycle.ExecIO{Stdout: &stdout, Stderr: &stderr})
+	res, err := v.guest.Exec(ctx, api.ExecRequest{Argv: netCommand(network.HostName, port)}, lifecycle.ExecIO{Stdout: &stdout, Stderr: &stderr})
 	if err == nil && res.ExitCode != 0 {
 		err = errors.New(stderr.String())
 	}
+	return netResult(stdout.Bytes(), err)
+}
+
+func netCommand(host, port string) []string {
+	return []string{"python3", "-c", netClient, host, port, strconv.Itoa(netBytes)}
+}
+
+func netResult(stdout []byte, err error) (f netFigures, _ error) {
 	if err == nil {
-		err = json.Unmarshal(stdout.Bytes(), &f)
+		err = json.Unmarshal(stdout, &f)
 	}
 	if err != nil {
 		return f, errdefs.Internal.Errorf("measure the network: %w", err)

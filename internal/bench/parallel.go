@@ -11,6 +11,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/bench/figure"
 	"github.com/smolvm/smolvm/internal/bench/house"
 )
 
@@ -57,9 +58,9 @@ func runParallel(ctx context.Context, o *Options) ([]api.Figure, error) {
 		return nil, err
 	}
 	figures := []api.Figure{
-		figure("VMs that failed", "VMs", atMost(0), []float64{slices.Max(failed)}),
-		figure("ten VMs by five workers", "s", goal{}, took),
-		figure("one VM alone", "s", goal{}, []float64{alone}),
+		figure.New("VMs that failed", "VMs", figure.AtMost(0), []float64{slices.Max(failed)}),
+		figure.New("ten VMs by five workers", "s", figure.Goal{}, took),
+		figure.New("one VM alone", "s", figure.Goal{}, []float64{alone}),
 	}
 	return append(figures, grown(before, after)...), nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/bench/figure"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 )
 
@@ -38,7 +39,7 @@ func runReplay(ctx context.Context, o *Options) ([]api.Figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all pairs
+	var all figure.Pairs
 	for i := range o.runs(9) + 1 {
 		o.tell("attach", "pair %d", i)
 		t0 := time.Now()
@@ -56,8 +57,8 @@ func runReplay(ctx context.Context, o *Options) ([]api.Figure, error) {
 			return nil, err
 		}
 		if i > 0 {
-			all.add(replay, time.Since(t0).Seconds()*1e3)
+			all.Add(replay, time.Since(t0).Seconds()*1e3)
 		}
 	}
-	return all.figures("attach replay / copy out", atMost(2), "attach replay of 10 MiB", "copy out of 10 MiB", "ms"), nil
+	return all.Figures("attach replay / copy out", figure.AtMost(2), "attach replay of 10 MiB", "copy out of 10 MiB", "ms"), nil
 }

@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"runtime"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -127,14 +126,9 @@ func (a *app) printSuites(suites []api.Suite, out *format.Flags) error {
 			return err
 		}
 		for _, f := range s.Figures {
-			ok := "yes"
-			if !f.OK {
-				ok, missed = "NO", true
-			}
-			if f.Goal == "" && f.OK {
-				ok = ""
-			}
-			show.Row(t, s.Suite, f.Name, strconv.FormatFloat(f.Value, 'g', 4, 64)+" "+f.Unit, f.Goal, ok)
+			missed = missed || !f.OK
+			value, ok := show.Figure(f)
+			show.Row(t, s.Suite, f.Name, value, f.Goal, ok)
 		}
 	}
 	if out.People() && len(suites) > 0 {

@@ -128,6 +128,9 @@ type NIC struct {
 	FD  *os.File
 	MAC net.HardwareAddr
 	MTU int // offered to the guest
+	// Unfiltered, in place of FD, is the monitor's own network with all that the host reaches, which the monitor is then not
+	// kept from. Only benchmarks compare with it; archtest holds everybody else to FD.
+	Unfiltered bool
 }
 
 // Handle names the process that runs a machine. It is kept in the VM's record.

@@ -43,6 +43,8 @@ func TestValidate(t *testing.T) {
 		{"drive twice", func(s *Spec) { s.Drives = append(s.Drives, s.Drives[0]) }, "malformed or taken"},
 		{"drive without a file", func(s *Spec) { s.Drives[0].File = nil }, "has no file"},
 		{"limit", func(s *Spec) { s.Drives[0].Limit.OpsPerSecond = -1 }, "a limit is negative"},
+		{"card without a wire", func(s *Spec) { s.NIC = &NIC{MAC: make(net.HardwareAddr, 6), MTU: 1500} }, "network card"},
+		{"card with two wires", func(s *Spec) { s.NIC = &NIC{FD: disk, MAC: make(net.HardwareAddr, 6), MTU: 1500, Unfiltered: true} }, "network card"},
 		{"card", func(s *Spec) { s.NIC = &NIC{FD: disk, MAC: make(net.HardwareAddr, 6), MTU: 67} }, "network card"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -189,6 +189,65 @@ def probe_arp(host):
     probe_tcp(host, 80)
 
 
+MARK = b"tunnel"  # also what probe_ping sends, and gets back
+
+
+def probe_neighbour(port):
+    """Frames to a card of the same kind on another wire, in all the ways that a switch would pass them on."""
+    other = bytes.fromhex("02534d000003")
+    for src in (GUEST_MAC, other):
+        for dst in (GUEST_MAC, other, b"\xff" * 6, b"\x33\x33\0\0\0\1", b"\1\x80\xc2\0\0\0", GATEWAY_MAC):
+            s = card()
+            for to in (GUEST, "10.83.0.6", "10.83.0.255"):
+                for p in (ip(to, 17, datagram(int(port), MARK)), ip(to, 6, segment(to, int(port), data=MARK)), ip(to, 1, b"\x08\0\0\0" + MARK)):
+                    s.send(dst + src + b"\x08\0" + p)
+                s.send(dst + src + b"\x08\x06" + struct.pack(">HHBBH", 1, 0x800, 6, 4, 1) + src + socket.inet_aton(GUEST) + b"\0" * 6 + socket.inet_aton(to) + MARK)
+            s.send(dst + src + b"\x88\xb5" + MARK * 10)
+            s.send(dst + src + b"\x81\0\0\1\x88\xb5" + MARK * 10)
+            s.close()
+    time.sleep(0.5)
+    sent("frames")
+
+
+def probe_flood(seconds):
+    """Garbage as fast as it goes, much of which gets past the first look."""
+    s, end, n = card(), time.time() + float(seconds), 0
+    to = ["198.51.100.%d" % i for i in range(1, 250)]
+    noise = [GATEWAY_MAC + GUEST_MAC + b"\x08\0" + p for p in
+             [ip(a, 17, datagram(9, os.urandom(1200)), frag=0x2000, ident=i) for i, a in enumerate(to)]
+             + [ip(a, 6, segment(a, 1 + i)) for i, a in enumerate(to)] + [ip(a, 6, os.urandom(60)) for a in to]
+             + [ip(a, 17, datagram(1000 + i, os.urandom(900))) for i, a in enumerate(to)]] + [os.urandom(300) for _ in range(250)]
+    while time.time() < end:
+        for f in noise:
+            try:
+                s.send(f)
+                n += 1
+            except OSError:
+                pass
+    sent("%d frames" % n)
+
+
+def probe_watch(port):
+    """Tells what reaches this VM: connections to its service, and frames with the mark."""
+    import threading
+    listener = socket.create_server(("", int(port)))
+
+    def serve():
+        while True:
+            c, peer = listener.accept()
+            print("service", peer[0], flush=True)
+            c.sendall(b"hello from another VM\n")
+            c.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    s = card()
+    print("watching", flush=True)
+    while True:
+        frame, at = s.recvfrom(70000)
+        if at[2] != socket.PACKET_OUTGOING and (MARK in frame or b"token" in frame):
+            print("frame", frame[:42].hex(), flush=True)
+
+
 def probe_hold(host, port):
     s = socket.create_connection((host, int(port)), timeout=10)
     print("up", s.recv(100).decode().strip(), flush=True)

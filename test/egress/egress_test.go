@@ -87,6 +87,7 @@ func TestInside(t *testing.T) {
 	s.changed(allow)
 	s.ok("net", "set", s.id, "--net", "open", "--dns", resolver)
 	s.rows("open", openRows(closed))
+	s.other("open")
 	s.ok("net", "set", s.id, "--net", "none")
 	s.rows("none", noneRows())
 	s.ok("stop", s.id)
@@ -232,6 +233,12 @@ func (s *suite) killed() {
 
 func (s *suite) killGateway() {
 	s.Helper()
+	_ = syscall.Kill(s.gateway(), syscall.SIGKILL)
+}
+
+// gateway is the process that the VM under test has for one.
+func (s *suite) gateway() int {
+	s.Helper()
 	var box api.Sandbox
 	if err := json.Unmarshal([]byte(s.ok("inspect", s.id)), &box); err != nil {
 		s.Fatal(err)
@@ -243,13 +250,13 @@ func (s *suite) killGateway() {
 			for pid := range strings.FieldsSeq(string(pids)) {
 				line, _ := os.ReadFile("/proc/" + pid + "/cmdline")
 				if n, err := strconv.Atoi(pid); err == nil && strings.HasSuffix(string(line), "\x00gateway\x00") {
-					_ = syscall.Kill(n, syscall.SIGKILL)
-					return
+					return n
 				}
 			}
 		}
 	}
 	s.Fatal("the VM has no gateway")
+	return 0
 }
 
 // changed changes the policy below a connection.

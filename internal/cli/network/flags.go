@@ -7,6 +7,7 @@ package network
 import (
 	"fmt"
 	"os"
+	"strconv"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
@@ -22,7 +23,28 @@ type Flags struct {
 	file  string
 	dns   []string
 	rate  rate
+
+	conns, flows, questions count
 }
+
+// limits are the flags that bound what a VM may use, each with what it is and where it goes.
+func (n *Flags) limits(p *api.NetworkPolicy) []limit {
+	return []limit{
+		{"net-max-conns", "at most `N` connections at once (default 4096)", &n.conns, api.MaxConnsLimit, &p.MaxConns},
+		{"net-max-new", "at most `N` new connections per second (default 2000)", &n.flows, api.MaxPerSecLimit, &p.MaxNewPerSec},
+		{"net-max-dns", "at most `N` questions for names per second (default 500)", &n.questions, api.MaxPerSecLimit, &p.MaxDNSPerSec},
+	}
+}
+
+type limit struct {
+	flag, what string
+	from       *count
+	max        int
+	to         *int
+}
+
+// others are the flags beside the limits.
+func others() []string { return []string{"net", "allow", "deny", "policy", "dns", "net-rate"} }
 
 // Add adds them to a command.
 func (n *Flags) Add(cmd *cobra.Command) {
@@ -33,6 +55,11 @@ func (n *Flags) Add(cmd *cobra.Command) {
 	f.StringVar(&n.file, "policy", "", "read the network's policy from a YAML `FILE`")
 	f.StringArrayVar(&n.dns, "dns", nil, "`ADDRESS[:PORT]` of the resolver for the VM's names (default $SMOLVM_DNS, else the host's)")
 	f.Var(&n.rate, "net-rate", "at most so many bytes per second, each way: 500k, 10m")
+	for _, l := range n.limits(&api.NetworkPolicy{}) {
+		l.from.max = l.max
+		f.Var(l.from, l.flag, l.what)
+		_ = cmd.RegisterFlagCompletionFunc(l.flag, cobra.NoFileCompletions)
+	}
 	_ = cmd.RegisterFlagCompletionFunc("net", cobra.FixedCompletions([]string{"open", "none", "allow"}, cobra.ShellCompDirectiveNoFileComp))
 	for _, name := range []string{"allow", "deny", "dns", "net-rate"} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
@@ -42,7 +69,11 @@ func (n *Flags) Add(cmd *cobra.Command) {
 
 // Given reports whether one of them was used.
 func (n *Flags) Given(cmd *cobra.Command) bool {
-	for _, name := range []string{"net", "allow", "deny", "policy", "dns", "net-rate"} {
+	names := others()
+	for _, l := range n.limits(&api.NetworkPolicy{}) {
+		names = append(names, l.flag)
+	}
+	for _, name := range names {
 		if cmd.Flags().Changed(name) {
 			return true
 		}
@@ -69,6 +100,11 @@ func (n *Flags) Policy(cmd *cobra.Command) (api.NetworkPolicy, error) {
 	}
 	if n.rate > 0 {
 		p.RateKBps = int(n.rate)
+	}
+	for _, l := range n.limits(&p) {
+		if l.from.n > 0 {
+			*l.to = l.from.n
+		}
 	}
 	p = p.WithDefaults()
 	return p, p.Validate()
@@ -130,6 +166,30 @@ func (r *rate) Set(text string) error {
 		return fmt.Errorf("%q is no rate: give 500k, 10m, at least 1k", text)
 	}
 	*r = rate(n / units.KB)
+	return nil
+}
+
+// count is a flag's value: how many there may be.
+type count struct{ n, max int }
+
+// String implements pflag.Value.
+func (c *count) String() string {
+	if c.n == 0 {
+		return ""
+	}
+	return strconv.Itoa(c.n)
+}
+
+// Type implements pflag.Value.
+func (c *count) Type() string { return "N" }
+
+// Set implements pflag.Value.
+func (c *count) Set(text string) error {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > c.max {
+		return fmt.Errorf("%q is not a number from 1 to %d", text, c.max)
+	}
+	c.n = n
 	return nil
 }
 

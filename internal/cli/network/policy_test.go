@@ -256,6 +256,10 @@ func TestFlags(t *testing.T) {
 	if err := os.WriteFile(file, []byte("mode: allow\nrules: [{action: allow, host: a.example}]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	limited := file + "-limited"
+	if err := os.WriteFile(limited, []byte("mode: none\nmax_conns: 8\nmax_dns_per_sec: 7\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		name, args string
 		want       string // the policy as JSON; "" is an error
@@ -270,6 +274,12 @@ func TestFlags(t *testing.T) {
 		{"rate", "--net-rate 10m", `{"mode":"open","rate_kbps":10000}`},
 		{"resolvers", "--dns 192.0.2.1 --dns 192.0.2.2:5353", `{"mode":"open","dns":["192.0.2.1","192.0.2.2:5353"]}`},
 		{"a file", "--policy " + file + " --net-rate 1m", `{"mode":"allow","rules":[{"action":"allow","host":"a.example"}],"rate_kbps":1000}`},
+		{"limits", "--net-max-conns 64 --net-max-new 10 --net-max-dns 5", `{"mode":"open","max_conns":64,"max_new_per_sec":10,"max_dns_per_sec":5}`},
+		{"a file with a limit, and another", "--policy " + limited + " --net-max-conns 9", `{"mode":"none","max_conns":9,"max_dns_per_sec":7}`},
+		{"no connections", "--net-max-conns 0", ""},
+		{"too many connections", "--net-max-conns 65537", ""},
+		{"a negative number", "--net-max-new=-1", ""},
+		{"half a question", "--net-max-dns 0.5", ""},
 		{"a file and rules", "--policy " + file + " --allow b.example", ""},
 		{"a file and a mode", "--policy " + file + " --net open", ""},
 		{"no file", "--policy " + file + "x", ""},

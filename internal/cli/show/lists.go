@@ -22,3 +22,17 @@ func VMs(w io.Writer, vms []api.Sandbox, now time.Time) error {
 	}
 	return t.Flush()
 }
+
+// Figure is a figure's value and its judgement.
+func Figure(f api.Figure) (value, ok string) {
+	value = strconv.FormatFloat(f.Value, 'g', 4, 64) + " " + f.Unit
+	switch {
+	case f.Skipped != "":
+		return "-", "skipped: " + f.Skipped
+	case !f.OK:
+		return value, "NO"
+	case f.Goal == "":
+		return value, ""
+	}
+	return value, "yes"
+}

@@ -143,3 +143,19 @@ func FuzzEscaper(f *testing.F) {
 		}
 	})
 }
+
+func TestFigure(t *testing.T) {
+	for _, tt := range []struct {
+		f         api.Figure
+		value, ok string
+	}{
+		{api.Figure{Value: 1.23456, Unit: "ratio", Goal: ">= 1", OK: true}, "1.235 ratio", "yes"},
+		{api.Figure{Value: 0.5, Unit: "ratio", Goal: ">= 1"}, "0.5 ratio", "NO"},
+		{api.Figure{Value: 3, Unit: "ms", OK: true}, "3 ms", ""},
+		{api.Figure{Unit: "ratio", Goal: ">= 1", OK: true, Skipped: "needs root"}, "-", "skipped: needs root"},
+	} {
+		if value, ok := Figure(tt.f); value != tt.value || ok != tt.ok {
+			t.Errorf("%+v is shown as %q, %q", tt.f, value, ok)
+		}
+	}
+}

@@ -28,15 +28,20 @@ func TestArgv(t *testing.T) {
 	limited.drives[1].limit = engine.IOLimit{BytesPerSecond: 20 << 20, OpsPerSecond: 500}
 	kvm := whole
 	kvm.Accel = accelKVM
+	unfiltered := whole
+	unfiltered.NIC = &engine.NIC{MAC: whole.NIC.MAC, MTU: 1500, Unfiltered: true}
+	alone := numbers
+	alone.nic = 0
 	for name, c := range map[string]struct {
 		spec engine.Spec
 		fds  fds
 		khz  uint64
 	}{
-		"tcg":     {whole, numbers, 2_399_998},
-		"kvm":     {kvm, numbers, 0},
-		"limited": {kvm, limited, 0},
-		"minimal": {engine.Spec{Name: "m", CPUs: 1, MemoryMiB: 64, Accel: accelTCG}, fds{kernel: 5, qmp: 6, console: 7}, 0},
+		"tcg":        {whole, numbers, 2_399_998},
+		"kvm":        {kvm, numbers, 0},
+		"limited":    {kvm, limited, 0},
+		"unfiltered": {unfiltered, alone, 2_399_998},
+		"minimal":    {engine.Spec{Name: "m", CPUs: 1, MemoryMiB: 64, Accel: accelTCG}, fds{kernel: 5, qmp: 6, console: 7}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := strings.Join(argv(&c.spec, c.fds, c.khz), "\n") + "\n"

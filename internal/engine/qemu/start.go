@@ -137,7 +137,7 @@ func (s *starting) open() (err error) {
 	if s.spec.AgentListener != nil {
 		s.fds.agent = s.give(s.spec.AgentListener)
 	}
-	if s.spec.NIC != nil {
+	if s.spec.NIC != nil && !s.spec.NIC.Unfiltered {
 		s.fds.nic = s.give(s.spec.NIC.FD)
 	}
 	for _, f := range s.spec.Inherit {
@@ -190,6 +190,9 @@ func (s *starting) plan(khz uint64) (launch.Plan, error) {
 	}
 	if s.fds.initrd != 0 {
 		p.ReadFiles = append(p.ReadFiles, fdPath(s.fds.initrd))
+	}
+	if s.spec.NIC != nil && s.spec.NIC.Unfiltered {
+		p.Network, p.Refused = true, "its network is not filtered"
 	}
 	if s.spec.Accel != accelKVM {
 		return p, nil

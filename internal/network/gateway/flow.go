@@ -20,7 +20,7 @@ type flow struct {
 	stop  context.CancelCauseFunc
 
 	in, out atomic.Int64 // bytes to and from the guest
-	last    atomic.Int64 // when bytes moved, in Unix nanoseconds
+	last    atomic.Int64 // when bytes moved, by the table's clock
 	sending atomic.Bool  // it waits for the guest to read
 	limit   atomic.Int64 // how long none may move, in nanoseconds
 
@@ -36,7 +36,7 @@ type errReset string
 
 func (e errReset) Error() string { return string(e) }
 
-func (f *flow) touch() { f.last.Store(time.Now().UnixNano()) }
+func (f *flow) touch() { f.last.Store(int64(f.table.clock())) }
 
 // connected says where the flow leads and how to end it. It is false when it was ended meanwhile.
 func (f *flow) connected(addr netip.Addr, rule string, reset func(), queued func() int) bool {
@@ -122,12 +122,17 @@ type table struct {
 	wg    sync.WaitGroup
 
 	buffers buffers
+	// clock is the time since the table was made. It goes on evenly when the host's clock is set.
+	clock func() time.Duration
 
 	total   atomic.Int64
 	in, out atomic.Int64 // of flows that have ended
 }
 
-func newTable() *table { return &table{flows: map[*flow]struct{}{}} }
+func newTable() *table {
+	begin := time.Now()
+	return &table{flows: map[*flow]struct{}{}, clock: func() time.Duration { return time.Since(begin) }}
+}
 
 // add makes a flow; nil when there is no room.
 func (t *table) add(ctx context.Context, want network.Flow, idle time.Duration) *flow {

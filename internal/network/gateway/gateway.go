@@ -26,6 +26,7 @@ import (
 	"github.com/smolvm/smolvm/internal/network/gateway/dial"
 	"github.com/smolvm/smolvm/internal/network/gateway/dns"
 	"github.com/smolvm/smolvm/internal/network/gateway/frame"
+	"github.com/smolvm/smolvm/internal/network/gateway/seen"
 	"github.com/smolvm/smolvm/internal/network/gateway/wire"
 )
 
@@ -72,7 +73,7 @@ type Gateway struct {
 	dns    *dns.Server
 	dialer Dialer
 	flows  *table
-	seen   *seen
+	seen   *seen.Names
 
 	policy    atomic.Pointer[network.Policy]
 	resolver  atomic.Pointer[dns.Resolver]
@@ -103,17 +104,18 @@ func New(o Options) (*Gateway, error) {
 		o.IdleUDP = time.Minute
 	}
 	g := &Gateway{
-		opts: o, log: o.Log, flows: newTable(), seen: newSeen(), asking: make(chan struct{}, maxAsking), maxQueued: MaxQueued,
+		opts: o, log: o.Log, flows: newTable(), seen: seen.New(), asking: make(chan struct{}, maxAsking), maxQueued: MaxQueued,
 	}
 	g.ctx, g.stop = context.WithCancel(context.Background()) //nolint:forbidigo // ended by Run, which has the caller's
-	g.link = &link{wire: o.Wire, facts: o.Link, mtu: o.MTU, paceIn: g.pace(&g.in), paceOut: g.pace(&g.out)}
+	g.link = newLink(o.Wire, o.Link, o.MTU)
+	g.link.paceIn, g.link.paceOut = g.pace(&g.in), g.pace(&g.out)
 	g.setPolicy(o.Policy, o.Limits)
 	g.dialer = o.Dialer
 	if g.dialer == nil {
 		g.dialer = dial.New(dial.Options{Policy: g.policy.Load, Resolver: func() dial.Resolver { return *g.resolver.Load() }, Proxy: o.Proxy})
 	}
 	g.dns = dns.New(dns.Options{
-		Policy: g.policy.Load, Names: o.Names, Resolver: func() dns.Resolver { return *g.resolver.Load() }, Record: g.record, Seen: g.seen.add,
+		Policy: g.policy.Load, Names: o.Names, Resolver: func() dns.Resolver { return *g.resolver.Load() }, Record: g.record, Seen: g.seen.Add,
 		ByName: o.Proxy != nil,
 	})
 	var err error
@@ -186,7 +188,7 @@ func (g *Gateway) setPolicy(p *network.Policy, l Limits) {
 		if l.Rate <= 0 {
 			b.set(rate.Inf, 0)
 		} else {
-			b.set(rate.Limit(max(l.Rate, minByteRate)), max(l.Rate/4, 2*int(g.opts.MTU)))
+			b.set(rate.Limit(max(l.Rate, minByteRate)), max(l.Rate/4, 2*g.link.longest()))
 		}
 	}
 }
@@ -269,7 +271,7 @@ func (g *Gateway) refuse(want network.Flow, count *atomic.Int64, v network.Verdi
 	r := recordOf(want, time.Now())
 	r.Rule, r.Reason = v.Rule, v.Reason
 	if r.Name == "" {
-		r.Name = g.seen.name(want.Addr)
+		r.Name = g.seen.Name(want.Addr)
 	}
 	g.record(r)
 	return nil
@@ -281,7 +283,7 @@ func (g *Gateway) finish(f *flow, err error) {
 	g.flows.remove(f)
 	r := f.record()
 	if r.Name == "" {
-		r.Name = g.seen.name(f.want.Addr)
+		r.Name = g.seen.Name(f.want.Addr)
 	}
 	var reset errReset
 	switch denied, ok := asDenied(err); {

@@ -2,11 +2,15 @@ package gateway
 
 import (
 	"io"
+	"log/slog"
 	"net"
 	"testing"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/smolvm/smolvm/internal/network"
+	"github.com/smolvm/smolvm/internal/network/gateway/wire"
 )
 
 // TestLimits: the limits let pass what they say from the first moment on, and no more; they can be changed.
@@ -58,3 +62,29 @@ func TestLimits(t *testing.T) {
 		}
 	}
 }
+
+// TestRateOfLargeFrames: a frame that is larger than what may come at once would not be held up at all.
+func TestRateOfLargeFrames(t *testing.T) {
+	for name, w := range map[string]wire.Wire{"datagram": nowhere{}, "offloads": unfinished{}} {
+		t.Run(name, func(t *testing.T) {
+			g, err := New(Options{
+				Wire: w, Link: testLink(), MTU: 1500, Policy: compile(t, open()), Limits: Limits{Conns: 1, Rate: 1000}, Names: network.NewSynthetic(nil),
+				Log: slog.New(slog.DiscardHandler),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { g.stop(); g.end() }()
+			for _, l := range []*limiter{&g.in, &g.out} {
+				if burst := l.Load().Burst(); burst < g.link.longest() {
+					t.Errorf("frames of %d bytes, and %d may come at once", g.link.longest(), burst)
+				}
+			}
+		})
+	}
+}
+
+// unfinished is a wire with offloads that leads nowhere.
+type unfinished struct{ nowhere }
+
+func (unfinished) WriteOffload([][]byte, wire.Offload) error { return nil }

@@ -17,9 +17,10 @@ import (
 
 // link is the stack's end of a wire. It implements stack.LinkEndpoint.
 type link struct {
-	wire  wire.Wire
-	facts frame.Link
-	mtu   uint32
+	wire    wire.Wire
+	offload wire.Offloader // the same, where it is one
+	facts   frame.Link
+	mtu     uint32
 	// pace, where set, waits until so many bytes may pass.
 	paceIn, paceOut func(n int)
 
@@ -31,48 +32,86 @@ type link struct {
 	onClose    func()
 }
 
+func newLink(w wire.Wire, facts frame.Link, mtu uint32) *link {
+	l := &link{wire: w, facts: facts, mtu: mtu}
+	l.offload, _ = w.(wire.Offloader)
+	return l
+}
+
+// longest is the size of the largest frame.
+func (l *link) longest() int {
+	if l.offload != nil {
+		return wire.MaxFrame
+	}
+	return frame.HeaderBytes + int(l.mtu)
+}
+
 func mac(a [6]byte) tcpip.LinkAddress { return tcpip.LinkAddress(a[:]) }
 
 // read delivers what the guest sends until the wire ends, which is no error when it was closed.
 func (l *link) read() error {
-	buf := make([]byte, frame.HeaderBytes+int(l.mtu)+1)
+	longest := l.longest()
+	view := buffer.NewViewSize(longest + 1)
+	defer func() { view.Release() }()
 	for {
-		n, err := l.wire.ReadFrame(buf)
+		n, err := l.wire.ReadFrame(view.AsSlice())
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
 			return err
 		}
-		if n == len(buf) { // cut off
+		if n > longest { // cut off
 			l.drops[frame.Malformed].Add(1)
 			continue
 		}
-		l.deliver(buf[:n])
+		f := view.AsSlice()[:n]
+		if !l.admit(f) {
+			continue
+		}
+		if n < copyBelow {
+			l.inject(buffer.NewViewWithData(f))
+			continue
+		}
+		view.CapLength(n)
+		l.inject(view)
+		view = buffer.NewViewSize(longest + 1)
 	}
 }
 
+// copyBelow is the size from which on a frame keeps the buffer that it was read into. A smaller one would hold far more memory
+// than it has bytes, for as long as the stack has it.
+const copyBelow = 16 << 10
+
 // deliver hands one frame to the stack if it may see it.
 func (l *link) deliver(f []byte) {
+	if l.admit(f) {
+		l.inject(buffer.NewViewWithData(f))
+	}
+}
+
+// admit says whether the stack may see a frame, and waits where that comes too fast.
+func (l *link) admit(f []byte) bool {
 	if d := l.facts.Check(f); d != frame.Pass {
 		l.drops[d].Add(1)
-		return
+		return false
 	}
 	if l.paceOut != nil {
 		l.paceOut(len(f))
 	}
-	l.inject(f)
+	return true
 }
 
-// inject hands a frame to the stack.
-func (l *link) inject(f []byte) {
+// inject hands a frame to the stack, which owns it from here on.
+func (l *link) inject(f *buffer.View) {
 	l.mu.RLock()
 	to := l.dispatcher
 	l.mu.RUnlock()
 	if to == nil {
+		f.Release()
 		return
 	}
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(f)})
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(f)})
 	defer pkt.DecRef()
 	eth, ok := pkt.LinkHeader().Consume(header.EthernetMinimumSize)
 	if !ok {
@@ -95,13 +134,36 @@ func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 			l.paceIn(pkt.Size())
 		}
 		parts = append(parts[:0], pkt.AsSlices()...)
-		if err := l.wire.WriteFrame(parts); err != nil {
+		if err := l.write(pkt, parts); err != nil {
 			l.lost.Add(1)
 			continue
 		}
 		n++
 	}
 	return n, nil
+}
+
+func (l *link) write(pkt *stack.PacketBuffer, parts [][]byte) error {
+	gso := pkt.GSOOptions
+	if l.offload == nil || gso.Type == stack.GSONone {
+		return l.wire.WriteFrame(parts)
+	}
+	o := wire.Offload{ChecksumStart: header.EthernetMinimumSize + gso.L3HdrLen, ChecksumOffset: gso.CsumOffset}
+	if pkt.Data().Size() > int(gso.MSS) {
+		o.SegmentBytes, o.HeaderBytes = gso.MSS, uint16(pkt.HeaderSize())
+	}
+	return l.offload.WriteOffload(parts, o)
+}
+
+// GSOMaxSize implements stack.GSOEndpoint.
+func (l *link) GSOMaxSize() uint32 { return wire.MaxFrame - header.EthernetMinimumSize }
+
+// SupportedGSO implements stack.GSOEndpoint.
+func (l *link) SupportedGSO() stack.SupportedGSO {
+	if l.offload == nil {
+		return stack.GSONotSupported
+	}
+	return stack.HostGSOSupported
 }
 
 // AddHeader implements stack.LinkEndpoint.
@@ -133,7 +195,11 @@ func (l *link) SetLinkAddress(tcpip.LinkAddress) {}
 
 // Capabilities implements stack.LinkEndpoint.
 func (l *link) Capabilities() stack.LinkEndpointCapabilities {
-	return stack.CapabilityResolutionRequired
+	c := stack.CapabilityResolutionRequired
+	if l.offload != nil { // the other side may not have made the sums
+		c |= stack.CapabilityRXChecksumOffload
+	}
+	return c
 }
 
 // Attach implements stack.LinkEndpoint.

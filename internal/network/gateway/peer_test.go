@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -189,7 +190,7 @@ func (w *world) newGuest() *stack.Stack {
 			if err != nil {
 				return
 			}
-			l.inject(buf[:n])
+			l.inject(buffer.NewViewWithData(buf[:n]))
 		}
 	}()
 	return s

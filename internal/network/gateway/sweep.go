@@ -30,7 +30,7 @@ func (g *Gateway) sweep(ctx context.Context) {
 			return
 		case now := <-tick.C:
 			open := g.flows.open()
-			endIdle(open, now)
+			endIdle(open, g.flows.clock())
 			endFattest(open, g.maxQueued)
 			if now.Sub(last) >= reportEvery {
 				g.reportDrops(&reported)
@@ -40,9 +40,9 @@ func (g *Gateway) sweep(ctx context.Context) {
 	}
 }
 
-func endIdle(open []*flow, now time.Time) {
+func endIdle(open []*flow, now time.Duration) {
 	for _, f := range open {
-		if now.UnixNano()-f.last.Load() > f.limit.Load() {
+		if int64(now)-f.last.Load() > f.limit.Load() {
 			f.abort("idle")
 		}
 	}

@@ -26,6 +26,9 @@ type Options struct {
 	Names string
 	// UID is the user that a gateway becomes, which only root can give; 0: it stays ours.
 	UID uint32
+	// Wire is the gateway's end of a wire that somebody else made, such as a TAP; it is the Uplink's from Start on. nil: Start
+	// makes one, whose other end is NIC.
+	Wire *os.File
 	// Record takes what gateways write into the audit, Ended each one's unexpected end. Neither may wait.
 	Record func(api.NetRecord)
 	Ended  func(why string)
@@ -64,19 +67,16 @@ const (
 
 // Start makes the wire and starts a gateway, which lets nothing through until SetPolicy. It does not wait for it.
 func Start(ctx context.Context, o Options) (*Uplink, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, errdefs.Host.Errorf("make the network's socket pair: %w", err)
-	}
-	for _, fd := range pair { // room for more than one of the largest frames, as far as the host lets us
-		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, wireBuffer) != nil {
-			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, wireBuffer)
+	var nic *os.File
+	if o.Wire == nil {
+		var err error
+		if o.Wire, nic, err = pair(); err != nil {
+			return nil, err
 		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	u := &Uplink{
-		opts: o, wire: os.NewFile(uintptr(pair[0]), "wire"), nic: os.NewFile(uintptr(pair[1]), "nic"), cancel: cancel, done: make(chan struct{}),
-		policy: api.NetworkPolicy{Mode: api.NetNone}, changed: make(chan struct{}),
+		opts: o, wire: o.Wire, nic: nic, cancel: cancel, done: make(chan struct{}), policy: api.NetworkPolicy{Mode: api.NetNone}, changed: make(chan struct{}),
 	}
 	go u.run(ctx)
 	return u, nil
@@ -84,14 +84,32 @@ func Start(ctx context.Context, o Options) (*Uplink, error) {
 
 const wireBuffer = 1 << 20
 
-// NIC is the card's end of the wire. It stays open until Close.
+// pair makes a wire's two ends.
+func pair() (wire, nic *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, errdefs.Host.Errorf("make the network's socket pair: %w", err)
+	}
+	for _, fd := range fds { // room for more than one of the largest frames, as far as the host lets us
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, wireBuffer) != nil {
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, wireBuffer)
+		}
+	}
+	return os.NewFile(uintptr(fds[0]), "wire"), os.NewFile(uintptr(fds[1]), "nic"), nil
+}
+
+// NIC is the card's end of the wire that Start made; nil when it made none. It stays open until Close.
 func (u *Uplink) NIC() *os.File { return u.nic }
 
 // Close ends the gateway and the wire.
 func (u *Uplink) Close() error {
 	u.cancel()
 	<-u.done
-	return errors.Join(u.wire.Close(), u.nic.Close())
+	err := u.wire.Close()
+	if u.nic != nil {
+		err = errors.Join(err, u.nic.Close())
+	}
+	return err
 }
 
 // run starts one gateway after the other.
@@ -205,7 +223,7 @@ func (u *Uplink) session(ctx context.Context) (*session, error) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, errdefs.Unavailable.Errorf("the VM's gateway does not start: %w", context.Cause(ctx)).WithRemedy("smolvm doctor")
+			return nil, errdefs.Unavailable.Errorf("the VM's gateway does not start: %w", context.Cause(ctx)).WithRemedy("see supervisor.log in the VM's dir: smolvm inspect ID")
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -208,6 +209,73 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("timed out: %s", what)
+		}
+	}
+}
+
+// TestOwnWire: a wire that somebody else made, such as a TAP, is used and closed, and what is no wire fails with what it is.
+func TestOwnWire(t *testing.T) {
+	ours, theirs, err := pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &line{T: t}
+	if l.Uplink, err = Start(t.Context(), Options{Names: filepath.Join(t.TempDir(), "names"), Log: slog.New(slog.DiscardHandler), Wire: ours}); err != nil {
+		t.Fatal(err)
+	}
+	if l.NIC() != nil {
+		t.Error("it made another one")
+	}
+	l.nic = theirs // where the test asks
+	if err := l.SetPolicy(t.Context(), api.NetworkPolicy{Mode: api.NetAllow, Rules: []api.NetworkRule{{Action: api.RuleAllow, Host: "a.example"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.ask("a.example."); !strings.HasPrefix(got, "\xc6\x12") { // 198.18
+		t.Errorf("it answers %q", got)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := ours.Close(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("the wire is still open: %v", err)
+	}
+
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Uplink, err = Start(t.Context(), Options{Names: filepath.Join(t.TempDir(), "names"), Log: slog.New(slog.DiscardHandler), Wire: null}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	if err := l.SetPolicy(t.Context(), api.NetworkPolicy{Mode: api.NetNone}); err == nil || !strings.Contains(err.Error(), "no TAP") {
+		t.Errorf("with /dev/null for a wire: %v", err)
+	}
+}
+
+// TestConfined: each thread of a gateway has the filter of system calls, and may gain nothing.
+func TestConfined(t *testing.T) {
+	l := start(t)
+	if err := l.SetPolicy(t.Context(), api.NetworkPolicy{Mode: api.NetNone}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := l.session(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", s.child.PID()))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d threads, %v", len(files), err)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		for _, want := range []string{"\nSeccomp:\t2\n", "\nNoNewPrivs:\t1\n"} {
+			if !bytes.Contains(b, []byte(want)) {
+				t.Errorf("%s does not say %q", file, want)
+			}
 		}
 	}
 }

@@ -9,11 +9,13 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/internal/network"
@@ -200,4 +202,62 @@ func TestProxy(t *testing.T) {
 		t.Errorf("the proxy was asked for %s", req.Host)
 	default:
 	}
+}
+
+// TestNoAnswer: an outside that never answers a handshake, and a resolver that never answers, are given up in time, also when
+// the guest gives up first.
+func TestNoAnswer(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := uint16(sa.(*unix.SockaddrInet4).Port) //nolint:gosec // it is one
+	// Nobody accepts: once the queue is full, handshakes are not answered.
+	for range 4 {
+		if c, err := (&net.Dialer{Timeout: 200 * time.Millisecond}).DialContext(t.Context(), "tcp", netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port).String()); err == nil {
+			defer func() { _ = c.Close() }()
+		}
+	}
+	d := dialer(t, api.NetworkPolicy{Mode: api.NetAllow, Rules: []api.NetworkRule{
+		{Action: api.RuleAllow, Host: network.HostName, Ports: []string{strconv.Itoa(int(port))}}, {Action: api.RuleAllow, Host: "a.example"},
+	}}, nil, nil)
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	for _, tt := range []struct {
+		what string
+		ctx  context.Context //nolint:containedctx // of a test
+		f    network.Flow
+	}{
+		{"no handshake", t.Context(), network.Flow{Name: network.HostName, Port: port}},
+		{"the guest gives up", short, network.Flow{Name: network.HostName, Port: port}},
+		{"no resolver", t.Context(), network.Flow{Name: "a.example", Port: 80}},
+	} {
+		if tt.what == "no resolver" {
+			d.opts.Resolver = func() Resolver { return silent{} }
+		}
+		begin := time.Now()
+		c, err := d.Dial(tt.ctx, tt.f)
+		if err == nil {
+			_ = c.Close()
+		}
+		if took := time.Since(begin); err == nil || took > 3*time.Second {
+			t.Errorf("%s: %v after %s", tt.what, err, took)
+		}
+	}
+}
+
+// silent is a resolver that never answers.
+type silent struct{}
+
+func (silent) LookupNetIP(ctx context.Context, _, _ string) ([]netip.Addr, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
 }

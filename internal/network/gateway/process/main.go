@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -40,7 +41,8 @@ const (
 	defaultDNSPerSec = 500
 	// Descriptors that are not flows' own.
 	spareFiles = 256
-	maxFiles   = defaultConns + spareFiles
+	// A policy may want more flows later than it does at the start, and a limit of the process only goes down.
+	maxFiles = api.MaxConnsLimit + spareFiles
 	// Sixteen thousand names fit.
 	maxNamesFile = 8 << 20
 
@@ -53,6 +55,9 @@ const (
 func Main(ctx context.Context) int {
 	// It holds little while nothing moves, and much only for a short time.
 	debug.SetGCPercent(50)
+	// Moving bytes is one system call after another. On more processors it costs a fifth more of them for each byte, for waking
+	// each other up, and no guest's network may take more than about one from the host.
+	runtime.GOMAXPROCS(1)
 	debug.SetMemoryLimit(memoryLimit)
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	p, err := inherit()
@@ -166,7 +171,7 @@ func (p *process) start(s control.Start, policy api.NetworkPolicy, log *slog.Log
 	if err != nil {
 		return nil, err
 	}
-	w, err := wire.NewDatagram(p.wire)
+	w, err := wire.Take(p.wire)
 	if err != nil {
 		return nil, err
 	}
@@ -179,6 +184,11 @@ func (p *process) start(s control.Start, policy api.NetworkPolicy, log *slog.Log
 	if err != nil {
 		_ = w.Close()
 		return nil, err
+	}
+	if left, err := restrict(); err != nil {
+		report.Missing = append(report.Missing, "seccomp: "+err.Error())
+	} else {
+		report.InForce = append(report.InForce, fmt.Sprintf("seccomp %d calls", left))
 	}
 	return &control.Ready{InForce: report.InForce, Missing: report.Missing}, nil
 }
@@ -340,8 +350,8 @@ func limitsOf(p api.NetworkPolicy) gateway.Limits {
 		}
 	}
 	var files unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil || errors.Is(err, unix.EPERM) {
-		l.Conns = max(min(l.Conns, int(min(files.Cur, 1<<20))-spareFiles), 16)
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil {
+		l.Conns = min(l.Conns, max(int(min(files.Cur, 1<<20))-spareFiles, 16))
 	}
 	return l
 }

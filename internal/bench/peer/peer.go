@@ -1,0 +1,212 @@
+// Package peer are network namespaces whose kernel stands for a guest's, each behind a program that gives it the network: our
+// gateway, or one that it is compared with.
+//
+// Layer: part of bench. It may import supervisor/uplink, network/gateway/wire, network, network/control, api, errdefs,
+// internal/sys.
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/network"
+	"github.com/smolvm/smolvm/internal/network/control"
+	"github.com/smolvm/smolvm/internal/network/gateway/wire"
+	"github.com/smolvm/smolvm/internal/supervisor/uplink"
+	"github.com/smolvm/smolvm/internal/sys/child"
+	"github.com/smolvm/smolvm/internal/sys/excerpt"
+	"github.com/smolvm/smolvm/internal/sys/tail"
+	"github.com/smolvm/smolvm/internal/sys/undo"
+)
+
+// MTU is that of all cards.
+const MTU = control.MTU
+
+// Peer is a namespace with a network.
+type Peer struct {
+	// Host is the address under which it finds the host's loopback.
+	Host netip.Addr
+	do   chan func()
+	path string // of the namespace
+	undo undo.Stack
+}
+
+// startLimit is how long a program may take to give a namespace its network.
+const startLimit = 15 * time.Second
+
+// newPeer makes a namespace without any card but its loopback.
+func newPeer() (*Peer, error) {
+	p := &Peer{do: make(chan func())}
+	ready := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread and with it the namespace end with this
+		p.path = fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), unix.Gettid())
+		ready <- unix.Unshare(unix.CLONE_NEWNET)
+		for f := range p.do {
+			f()
+		}
+	}()
+	err := <-ready
+	p.undo.Add(func() { close(p.do) })
+	if err == nil {
+		err = p.ip("link", "set", "lo", "up")
+	}
+	if err != nil {
+		p.Close()
+		return nil, errdefs.Host.Errorf("a network namespace: %w", err)
+	}
+	return p, nil
+}
+
+// Close ends the program and the namespace.
+func (p *Peer) Close() { p.undo.Run() }
+
+// in runs f in the namespace.
+func (p *Peer) in(f func()) {
+	done := make(chan struct{})
+	p.do <- func() { defer close(done); f() }
+	<-done
+}
+
+func (p *Peer) ip(args ...string) (err error) {
+	p.in(func() {
+		var out []byte
+		if out, err = exec.CommandContext(context.Background(), "ip", args...).CombinedOutput(); err != nil { //nolint:gosec,forbidigo // ours, and short
+			err = fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, excerpt.Printable(string(out)))
+		}
+	})
+	return err
+}
+
+// Dial connects from the namespace to a port of the host's loopback.
+func (p *Peer) Dial(ctx context.Context, port string) (net.Conn, error) {
+	return p.dial(ctx, "tcp", net.JoinHostPort(p.Host.String(), port))
+}
+
+func (p *Peer) dial(ctx context.Context, proto, at string) (c net.Conn, err error) {
+	p.in(func() { c, err = (&net.Dialer{Timeout: startLimit}).DialContext(ctx, proto, at) })
+	return c, err
+}
+
+// Gateway makes a namespace behind a TAP whose descriptor our gateway has; dir is for its files. It reaches one port of the
+// host's loopback.
+func Gateway(ctx context.Context, dir, port string, log *slog.Logger) (_ *Peer, err error) {
+	p, err := newPeer()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			p.Close()
+		}
+	}()
+	var fd int
+	if p.in(func() { fd, _, err = wire.OpenTAP("eth0") }); err != nil {
+		return nil, errdefs.Host.Errorf("%w", err)
+	}
+	up, err := uplink.Start(ctx, uplink.Options{Names: filepath.Join(dir, "names.jsonl"), Wire: os.NewFile(uintptr(fd), "tap"), Log: log}) //nolint:gosec // descriptors are small
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	p.undo.Add(func() { _ = up.Close() })
+	if err := up.SetPolicy(ctx, api.NetworkPolicy{Mode: api.NetAllow, Rules: []api.NetworkRule{
+		{Action: api.RuleAllow, Host: network.HostName, Ports: []string{port}},
+	}}); err != nil {
+		return nil, err
+	}
+	for _, args := range [][]string{
+		{"link", "set", "eth0", "address", control.GuestMAC().String(), "mtu", strconv.Itoa(MTU), "up"},
+		{"addr", "add", control.Guest().String(), "dev", "eth0"},
+		{"route", "add", "default", "via", control.Gateway().String()},
+	} {
+		if err := p.ip(args...); err != nil {
+			return nil, errdefs.Host.Errorf("the TAP: %w", err)
+		}
+	}
+	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, proto, _ string) (net.Conn, error) {
+		return p.dial(ctx, proto, netip.AddrPortFrom(control.Gateway(), 53).String())
+	}}
+	found, err := r.LookupNetIP(ctx, "ip4", network.HostName+".")
+	if err != nil {
+		return nil, errdefs.Network.Errorf("the gateway's answer: %w", err)
+	}
+	p.Host = found[0].Unmap()
+	return p, nil
+}
+
+// Slirp makes a namespace behind slirp4netns.
+func Slirp(ctx context.Context) (*Peer, error) {
+	return program(ctx, netip.AddrFrom4([4]byte{10, 0, 2, 2}), func(path string) []string {
+		return []string{"slirp4netns", "--configure", "--mtu=" + strconv.Itoa(MTU), "--netns-type=path", path, "tap0"}
+	})
+}
+
+// Pasta makes a namespace behind pasta. The host's loopback is where its gateway would be.
+func Pasta(ctx context.Context) (*Peer, error) {
+	return program(ctx, netip.AddrFrom4([4]byte{10, 0, 2, 2}), func(path string) []string {
+		return []string{
+			"pasta", "--foreground", "--quiet", "--runas", "0", "--config-net", "--mtu", strconv.Itoa(MTU), "--address", "10.0.2.15", "--netmask", "24",
+			"--gateway", "10.0.2.2", "--ns-ifname", "tap0", "--ipv4-only", "--tcp-ports", "none", "--udp-ports", "none", "--tcp-ns", "none", "--udp-ns", "none",
+			"--netns-only", "--netns", path,
+		}
+	})
+}
+
+// program makes a namespace that a program gives a network of 10.0.2.0/24.
+func program(ctx context.Context, host netip.Addr, argv func(path string) []string) (*Peer, error) {
+	p, err := newPeer()
+	if err != nil {
+		return nil, err
+	}
+	p.Host = host
+	var said tail.Buffer
+	args := argv(p.path)
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...) //nolint:gosec // ours
+	cmd.Env, cmd.Stdout, cmd.Stderr = child.Environ(), &said, &said
+	c, err := child.Start(cmd)
+	if err != nil {
+		p.Close()
+		return nil, errdefs.Host.Errorf("%s: %w", args[0], err)
+	}
+	p.undo.Add(c.Kill)
+	if err := p.await(ctx, c); err != nil {
+		p.Close()
+		return nil, errdefs.Host.Errorf("%s: %w: %s", args[0], err, excerpt.Printable(excerpt.LastLines(said.Bytes(), 1)))
+	}
+	return p, nil
+}
+
+// await waits until the namespace has a route: neither program tells it in the same way.
+func (p *Peer) await(ctx context.Context, c *child.Child) error {
+	for end := time.Now().Add(startLimit); time.Now().Before(end); {
+		var routes []byte
+		p.in(func() { routes, _ = os.ReadFile("/proc/thread-self/net/route") })
+		if strings.Count(string(routes), "\ntap0") > 1 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-c.Done():
+			return errors.New("it ended")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return errors.New("it gives no network")
+}
