@@ -14,6 +14,7 @@ import (
 
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
+	"github.com/smolvm/smolvm/internal/engine/kvm"
 	"github.com/smolvm/smolvm/internal/engine/qemu/qmp"
 	"github.com/smolvm/smolvm/internal/sys/child"
 	"github.com/smolvm/smolvm/internal/sys/launch"
@@ -191,12 +192,12 @@ func (s *starting) plan(khz uint64) (launch.Plan, error) {
 	if s.fds.initrd != 0 {
 		p.ReadFiles = append(p.ReadFiles, fdPath(s.fds.initrd))
 	}
-	if s.spec.Accel != accelKVM {
+	if s.spec.Accel != kvm.Name {
 		return p, nil
 	}
-	p.Devices = []string{kvmDevice}
+	p.Devices = []string{kvm.Device}
 	if p.UID != 0 {
-		groups, err := kvmGroup(kvmDevice)
+		groups, err := kvm.Groups()
 		if err != nil {
 			return p, err
 		}

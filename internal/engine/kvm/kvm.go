@@ -1,4 +1,7 @@
-package qemu
+// Package kvm looks at the kernel's own hypervisor for the engines that use it.
+//
+// Layer: engine. It imports engine and internal/sys.
+package kvm
 
 import (
 	"errors"
@@ -13,21 +16,23 @@ import (
 )
 
 const (
-	kvmDevice = "/dev/kvm"
+	// Name is the accelerator's.
+	Name = "kvm"
+	// Device is where it is reached.
+	Device = "/dev/kvm"
 
-	kvmGetAPIVersion = 0xAE00
-	kvmAPIVersion    = 12
+	getAPIVersion = 0xAE00
+	apiVersion    = 12
 )
 
-// accels lists what can be tried, best first.
-func accels(device string) []engine.Accel {
-	kvm := engine.Accel{Name: accelKVM}
-	kvm.Missing, kvm.Remedy = kvmMissing(device)
-	return []engine.Accel{kvm, {Name: accelTCG, Emulated: true}}
+// Accel is the accelerator, with the reason why it cannot even be tried.
+func Accel() engine.Accel {
+	a := engine.Accel{Name: Name}
+	a.Missing, a.Remedy = missing(Device)
+	return a
 }
 
-// kvmMissing says why KVM cannot even be tried.
-func kvmMissing(device string) (missing, remedy string) {
+func missing(device string) (why, remedy string) {
 	f, err := os.OpenFile(device, os.O_RDWR, 0) //nolint:gosec // a fixed path
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -36,21 +41,23 @@ func kvmMissing(device string) (missing, remedy string) {
 		return fmt.Sprintf("%v", err), "usermod -aG kvm $USER, then log in again"
 	}
 	defer func() { _ = f.Close() }()
-	v, err := unix.IoctlRetInt(int(f.Fd()), kvmGetAPIVersion) //nolint:gosec // a descriptor is small
-	if err != nil || v != kvmAPIVersion {
-		return fmt.Sprintf("%s answers with version %d (%v), not %d", device, v, err, kvmAPIVersion), "modprobe kvm_intel or kvm_amd"
+	v, err := unix.IoctlRetInt(int(f.Fd()), getAPIVersion) //nolint:gosec // a descriptor is small
+	if err != nil || v != apiVersion {
+		return fmt.Sprintf("%s answers with version %d (%v), not %d", device, v, err, apiVersion), "modprobe kvm_intel or kvm_amd"
 	}
 	if launch.IsRoot() {
-		if _, err := kvmGroup(device); err != nil {
+		if _, err := group(device); err != nil {
 			return err.Error(), fmt.Sprintf("chgrp kvm %s && chmod 0660 %s", device, device)
 		}
 	}
 	return "", ""
 }
 
-// kvmGroup returns the group through which a monitor with a user id of its own reaches the device; none where everybody
+// Groups returns the groups through which a monitor with a user id of its own reaches the device; none where everybody
 // may.
-func kvmGroup(device string) ([]int, error) {
+func Groups() ([]int, error) { return group(Device) }
+
+func group(device string) ([]int, error) {
 	info, err := os.Stat(device)
 	if err != nil {
 		return nil, err
