@@ -51,6 +51,10 @@ func probe(paths []string) int {
 	if err := os.WriteFile("/dev/null", []byte("x"), 0); err == nil {
 		fmt.Println("writes /dev/null")
 	}
+	if l, err := net.Listen("unix", "made"); err == nil {
+		fmt.Println("listens")
+		_ = l.Close()
+	}
 	inherited := os.NewFile(FirstFile, "inherited")
 	if b := make([]byte, 16); inherited != nil {
 		if n, err := inherited.Read(b); err == nil {
@@ -225,5 +229,25 @@ func TestParentGone(t *testing.T) {
 func TestRefused(t *testing.T) {
 	if !Refused(&fs.PathError{Err: syscall.EPERM}) || Refused(os.ErrNotExist) {
 		t.Error("a refusal is told from another failure by its cause")
+	}
+}
+
+// TestWorkDir: where a program may make sockets, it may make nothing else.
+func TestWorkDir(t *testing.T) {
+	p, open := plan(t)
+	if IsRoot() {
+		p.UID = 1_900_065_534
+	}
+	p.WorkDir = open
+	can, report := launched(t, p, open, ".")
+	if !slices.Contains(can, "listens") {
+		t.Errorf("it cannot listen: %v; missing: %v", can, report.Missing)
+	}
+	if abi, err := llsys.LandlockGetABIVersion(); err == nil && abi > 0 {
+		for _, line := range can {
+			if strings.HasPrefix(line, "reads ") || strings.HasPrefix(line, "writes ") && line != "writes /dev/null" {
+				t.Errorf("Landlock is in force and it %s", line)
+			}
+		}
 	}
 }

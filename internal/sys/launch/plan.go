@@ -50,6 +50,9 @@ type Plan struct {
 	WriteFiles []string
 	Devices    []string // read, written and controlled
 
+	// WorkDir is its working directory, in which it may make sockets and nothing else; "" = / and none.
+	WorkDir string
+
 	// Network means that it goes out itself: it stays in our network namespace, and may connect.
 	Network bool
 
@@ -96,7 +99,7 @@ func Prepare(ctx context.Context, p Plan) (*Launch, error) {
 		return nil, fmt.Errorf("pipe for the launcher's report: %w", err)
 	}
 	l.Cmd = exec.CommandContext(ctx, "/proc/self/exe", Command)
-	l.Cmd.Env = p.Env
+	l.Cmd.Env, l.Cmd.Dir = p.Env, p.WorkDir
 	l.Cmd.ExtraFiles = append([]*os.File{l.plan, l.theirs}, p.Files...)
 	l.Cmd.SysProcAttr = attributes(p)
 	return l, nil
