@@ -2,6 +2,7 @@ package launch
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io/fs"
 	"net"
@@ -51,7 +52,8 @@ func probe(paths []string) int {
 	if err := os.WriteFile("/dev/null", []byte("x"), 0); err == nil {
 		fmt.Println("writes /dev/null")
 	}
-	if l, err := net.Listen("unix", "made"); err == nil {
+	var lc net.ListenConfig
+	if l, err := lc.Listen(context.Background(), "unix", "made"); err == nil {
 		fmt.Println("listens")
 		_ = l.Close()
 	}

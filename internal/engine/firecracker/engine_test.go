@@ -1,0 +1,183 @@
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/engine"
+	"github.com/smolvm/smolvm/internal/engine/enginetest"
+	"github.com/smolvm/smolvm/internal/engine/firecracker/fcfake"
+)
+
+// fake is an engine whose Firecracker is the double, on a host whose KVM works.
+func fake(t *testing.T, version, fault string) *Engine {
+	t.Helper()
+	path, err := fcfake.Install(t.TempDir(), version, fault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := New(Options{Program: path})
+	e.kvm = func() engine.Accel { return engine.Accel{Name: "kvm"} }
+	return e
+}
+
+func fakeSpec(t *testing.T) engine.Spec {
+	t.Helper()
+	dir := t.TempDir()
+	open := func(name string, size int64) *os.File {
+		f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = f.Close() })
+		if err := f.Truncate(size); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	return engine.Spec{
+		Name: "fake", CPUs: 1, MemoryMiB: 128, Accel: "kvm", Kernel: open("kernel", 4096), Initrd: open("initrd", 4096),
+		Drives: []engine.Drive{
+			{ID: "image", File: open("image", 4096), ReadOnly: true},
+			{ID: "disk", File: open("disk", 64<<20), Limit: engine.IOLimit{BytesPerSecond: 1 << 30, OpsPerSecond: 1000}},
+			{ID: "more-disk", File: open("more", 4096)},
+		},
+		AgentPath: filepath.Join(dir, "agent.sock"),
+	}
+}
+
+// TestSuite: the driver keeps the contract, as far as that can be seen without a real Firecracker.
+func TestSuite(t *testing.T) {
+	enginetest.Run(t, enginetest.Config{Engine: fake(t, "", ""), Spec: fakeSpec, Patience: 20 * time.Second})
+}
+
+// TestVersions: what is too old or known to be broken is refused by name, what is newer is used untested.
+func TestVersions(t *testing.T) {
+	for _, tt := range []struct {
+		version, err string
+		tested       bool
+	}{
+		{"1.12.1", "", true},
+		{"1.12.0", "", false},
+		{"1.16.1", "", false},
+		{"2.0.0", "", false},
+		{"1.11.9", "is Firecracker 1.11.9: 1.12.0 or newer is needed", false},
+		{"1.16.0", "is Firecracker 1.16.0: no guest of it answers after a restore", false},
+		{"?", "it is no Firecracker", false},
+	} {
+		caps, err := fake(t, tt.version, "").Probe(t.Context())
+		if tt.err != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.err) || errdefs.ClassOf(err) != errdefs.Host || errdefs.RemedyOf(err) == "" {
+				t.Errorf("%s: %v, want %q of class host with a remedy", tt.version, err, tt.err)
+			}
+			continue
+		}
+		if err != nil || caps.Version != tt.version || caps.Tested != tt.tested {
+			t.Errorf("%s: %+v, %v", tt.version, caps, err)
+		}
+	}
+	_, err := New(Options{Program: "/nonexistent/firecracker"}).Probe(t.Context())
+	if errdefs.ClassOf(err) != errdefs.Host || errdefs.RemedyOf(err) != installRemedy {
+		t.Errorf("no program: %v", err)
+	}
+}
+
+// TestStartFaults: what goes wrong while it starts is told, and nothing is left.
+func TestStartFaults(t *testing.T) {
+	for _, tt := range []struct {
+		fault, err string
+		class      errdefs.Class
+		limit      time.Duration
+	}{
+		{"mute", "wait for its socket api.sock", errdefs.Timeout, time.Second},
+		{"deaf", "GET /version: no answer from Firecracker", errdefs.Timeout, time.Second},
+		{"dies", "bad syscall", errdefs.Engine, 20 * time.Second},
+	} {
+		t.Run(tt.fault, func(t *testing.T) {
+			s := fakeSpec(t)
+			ctx, cancel := context.WithTimeout(t.Context(), tt.limit)
+			defer cancel()
+			m, err := fake(t, "", tt.fault).Start(ctx, s)
+			if err == nil || !strings.Contains(err.Error(), tt.err) || errdefs.ClassOf(err) != tt.class {
+				t.Errorf("%v (class %s), want %q of class %s", err, errdefs.ClassOf(err), tt.err, tt.class)
+			}
+			if m != nil {
+				_ = m.Stop(t.Context(), 0)
+			}
+			if left, _ := os.ReadDir(filepath.Join(filepath.Dir(s.AgentPath), runDirName)); left != nil {
+				t.Errorf("left: %v", left)
+			}
+		})
+	}
+}
+
+// TestTripleFault: Firecracker's code 0 is no proof of an orderly end.
+func TestTripleFault(t *testing.T) {
+	m, err := fake(t, "", "triple").Start(t.Context(), fakeSpec(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	exit, err := m.Wait(t.Context())
+	if err != nil || exit.Kind != engine.ExitFailed || exit.Code != 0 || !strings.Contains(exit.Detail, "triple fault") || !strings.Contains(exit.Detail, "KVM_EXIT_SHUTDOWN") {
+		t.Errorf("%+v, %v", exit, err)
+	}
+}
+
+// TestDialWithoutDriver: a guest that never answers is waited for as long as the caller wants, and no longer.
+func TestDialWithoutDriver(t *testing.T) {
+	m, err := fake(t, "", "no-driver").Start(t.Context(), fakeSpec(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = m.Stop(t.Context(), 0) })
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	begun := time.Now()
+	if _, err := m.DialGuest(ctx); errdefs.ClassOf(err) != errdefs.Unavailable && !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
+
+// TestNoShrink, and what else Firecracker has not, is refused before anything is made.
+func TestImpossible(t *testing.T) {
+	e := fake(t, "", "")
+	for name, change := range map[string]func(*engine.Spec){
+		"accelerator": func(s *engine.Spec) { s.Accel = "tcg" },
+		"CPUs":        func(s *engine.Spec) { s.CPUs = 33 },
+	} {
+		s := fakeSpec(t)
+		change(&s)
+		if _, err := e.Start(t.Context(), s); errdefs.ClassOf(err) != errdefs.Invalid {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	e.kvm = func() engine.Accel { return engine.Accel{Name: "kvm", Missing: "it is not there", Remedy: "buy one"} }
+	if _, err := e.Start(t.Context(), fakeSpec(t)); errdefs.ClassOf(err) != errdefs.Host || errdefs.RemedyOf(err) != "buy one" {
+		t.Errorf("without KVM: %v", err)
+	}
+}
+
+// TestStrangersSocket: a monitor that is not itself any more cannot have us speak to another socket in its stead.
+func TestStrangersSocket(t *testing.T) {
+	d, err := makeRunDir(filepath.Join(t.TempDir(), "agent.sock"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.remove)
+	if err := os.Symlink("/run/docker.sock", filepath.Join(d.path, apiSocket)); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := d.socket(t.Context(), nil, apiSocket); err == nil {
+		s.close()
+		t.Error("a link counts as the monitor's socket")
+	}
+}
