@@ -13,6 +13,7 @@ import (
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/engine/enginetest"
 	"github.com/smolvm/smolvm/internal/engine/firecracker/fcfake"
+	"github.com/smolvm/smolvm/internal/sys/launch"
 )
 
 // fake is an engine whose Firecracker is the double, on a host whose KVM works.
@@ -163,6 +164,37 @@ func TestImpossible(t *testing.T) {
 	e.kvm = func() engine.Accel { return engine.Accel{Name: "kvm", Missing: "it is not there", Remedy: "buy one"} }
 	if _, err := e.Start(t.Context(), fakeSpec(t)); errdefs.ClassOf(err) != errdefs.Host || errdefs.RemedyOf(err) != "buy one" {
 		t.Errorf("without KVM: %v", err)
+	}
+}
+
+// TestCard: the other end of the guest's card is handed over before the guest runs.
+func TestCard(t *testing.T) {
+	if f, err := os.OpenFile(launch.TunDevice, os.O_RDWR, 0); err != nil {
+		t.Skipf("no TAPs here: %v", err)
+	} else {
+		_ = f.Close()
+	}
+	e, s := fake(t, "", ""), fakeSpec(t)
+	var wire *os.File
+	s.NIC = &engine.NIC{MAC: []byte{2, 0x53, 0x4d, 0, 0, 1}, MTU: 65520, Take: func(f *os.File) error { wire = f; return nil }}
+	m, err := e.Start(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = m.Stop(t.Context(), 0)
+	if wire == nil {
+		t.Fatal("nobody got the wire")
+	}
+	_ = wire.Close()
+
+	refused := errors.New("no, thanks")
+	s.NIC.Take = func(f *os.File) error { _ = f.Close(); return refused }
+	if _, err := e.Start(t.Context(), s); !errors.Is(err, refused) {
+		t.Errorf("a wire that nobody wants: %v", err)
+	}
+	s.NIC.Take = nil
+	if _, err := e.Start(t.Context(), s); errdefs.ClassOf(err) != errdefs.Invalid {
+		t.Errorf("no taker: %v", err)
 	}
 }
 

@@ -38,7 +38,16 @@ func New(o Options) *Engine {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Engine{opts: o, kvm: kvm.Accel, probed: map[string]probed{}}
+	return &Engine{opts: o, kvm: accel, probed: map[string]probed{}}
+}
+
+// accel is KVM, where a machine with a network card can be had at all.
+func accel() engine.Accel {
+	a := kvm.Accel()
+	if a.Missing == "" {
+		a.Missing, a.Remedy = kvm.TAPMissing()
+	}
+	return a
 }
 
 // Name implements engine.Engine.

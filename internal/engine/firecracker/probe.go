@@ -31,6 +31,18 @@ func oldest() fcapi.Version { return fcapi.Version{Major: 1, Minor: 12} }
 // tested are the releases that the suite ran on.
 func tested() []fcapi.Version { return []fcapi.Version{{Major: 1, Minor: 12, Micro: 1}} }
 
+// Recommended is the release to install where none is named: the newest that was tested.
+func Recommended() fcapi.Version { all := tested(); return all[len(all)-1] }
+
+// Refused is the error of a release that is not used; nil for one that is.
+func Refused(v fcapi.Version) error {
+	why := refusal(v)
+	if why == "" {
+		return nil
+	}
+	return errdefs.Host.Errorf("Firecracker %s: %s", v, why).WithRemedy("%s --version %s", installRemedy, Recommended())
+}
+
 // refusal says why a release is not used, or "".
 func refusal(v fcapi.Version) string {
 	switch {

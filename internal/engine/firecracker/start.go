@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -29,6 +30,8 @@ const (
 	maxFiles = 256
 	// maxCPUs is what Firecracker gives a guest.
 	maxCPUs = 32
+	// tapName is the card's in its own network namespace, so that all have the same.
+	tapName = "tap0"
 )
 
 // Start implements engine.Engine.
@@ -70,8 +73,8 @@ func possible(caps engine.Caps, spec *engine.Spec) error {
 		return errdefs.Invalid.Errorf("Firecracker has no accelerator %q: it needs KVM", spec.Accel)
 	case spec.CPUs > maxCPUs:
 		return errdefs.Invalid.Errorf("%d CPUs: Firecracker gives a guest up to %d", spec.CPUs, maxCPUs)
-	case spec.NIC != nil && spec.NIC.FD != nil:
-		return errdefs.Invalid.Errorf("Firecracker's network card has no datagram socket for its wire")
+	case spec.NIC != nil && spec.NIC.Take == nil:
+		return errdefs.Invalid.Errorf("Firecracker's network card is a TAP, and nobody takes its other end")
 	}
 	if a := caps.Accels[0]; a.Missing != "" {
 		return errdefs.Host.Errorf("accelerator %s: %s", a.Name, a.Missing).WithRemedy("%s", a.Remedy)
@@ -91,6 +94,8 @@ type starting struct {
 	logFD  int
 	meters int
 
+	tap     int      // which of files the card's other end comes over
+	card    net.Conn // our end of that
 	dir     *runDir
 	console *os.File // our ends
 	logs    *os.File
@@ -130,6 +135,9 @@ func (s *starting) open() (err error) {
 	if s.metrics, s.meters, err = s.pipe("metrics"); err != nil {
 		return err
 	}
+	if err := s.network(); err != nil {
+		return err
+	}
 	if s.console, s.stdout, err = os.Pipe(); err != nil {
 		return fmt.Errorf("pipe for its console: %w", err)
 	}
@@ -139,6 +147,37 @@ func (s *starting) open() (err error) {
 		s.give(f)
 	}
 	return nil
+}
+
+// network makes the sockets over which the card's other end comes.
+func (s *starting) network() error {
+	if s.spec.NIC == nil {
+		return nil
+	}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("sockets for its network card: %w", err)
+	}
+	mine, its := os.NewFile(uintptr(fds[0]), "card"), os.NewFile(uintptr(fds[1]), "card")
+	s.theirs.Add(func() { _, _ = mine.Close(), its.Close() })
+	if s.card, err = net.FileConn(mine); err != nil { // a copy
+		return fmt.Errorf("sockets for its network card: %w", err)
+	}
+	s.theirs.Add(func() { _ = s.card.Close() })
+	s.tap = s.give(its) - launch.FirstFile
+	return nil
+}
+
+// take hands the card's other end over.
+func (s *starting) take() error {
+	if s.spec.NIC == nil {
+		return nil
+	}
+	wire, err := launch.ReceiveFile(s.card.(*net.UnixConn), "wire")
+	if err != nil {
+		return err
+	}
+	return s.spec.NIC.Take(wire)
 }
 
 // own lets a monitor with a user id of its own open a file for writing again.
@@ -188,8 +227,12 @@ func (s *starting) plan() (launch.Plan, error) {
 			p.WriteFiles = append(p.WriteFiles, fdPath(s.drives[i]))
 		}
 	}
+	if s.spec.NIC != nil {
+		p.TAP = &launch.TAP{Name: tapName, MTU: s.spec.NIC.MTU, Socket: s.tap}
+		p.Devices = append(p.Devices, launch.TunDevice)
+	}
 	if p.UID != 0 {
-		groups, err := kvm.Groups()
+		groups, err := kvm.Groups(p.Devices...)
 		if err != nil {
 			return p, err
 		}
@@ -204,10 +247,15 @@ func (s *starting) run(ctx context.Context, e *Engine) (*machine, error) {
 	if err != nil {
 		return nil, errdefs.Engine.Errorf("%w", err)
 	}
+	taken := s.take()
 	s.theirs.Run()
 	m := newMachine(s, p, e.opts.Log)
 	s.ours.Release() // the machine has it all, and gives it back at its end
-	api, err := s.dir.socket(ctx, p.child.Done(), apiSocket)
+	err = taken
+	var api *socket
+	if err == nil {
+		api, err = s.dir.socket(ctx, p.child.Done(), apiSocket)
+	}
 	if err == nil {
 		m.sockets = append(m.sockets, api)
 		err = api.listens(ctx, p.child.Done())
@@ -322,6 +370,15 @@ func (s *starting) configure(ctx context.Context, api *fcapi.Client) error {
 	for i, d := range s.spec.Drives {
 		drive := fcapi.Drive{ID: apiID(d.ID), Path: fdPath(s.drives[i]), ReadOnly: d.ReadOnly, Cache: fcapi.CacheWriteback, Limiter: limiter(d.Limit)}
 		if err := api.Drive(ctx, drive); err != nil {
+			return err
+		}
+	}
+	if n := s.spec.NIC; n != nil {
+		card := fcapi.NetworkInterface{ID: "eth0", HostDevice: tapName, MAC: n.MAC.String()}
+		if fcapi.FeaturesOf(v).MTU {
+			card.MTU = n.MTU
+		}
+		if err := api.Network(ctx, card); err != nil {
 			return err
 		}
 	}

@@ -53,9 +53,36 @@ func missing(device string) (why, remedy string) {
 	return "", ""
 }
 
-// Groups returns the groups through which a monitor with a user id of its own reaches the device; none where everybody
+// Groups returns the groups through which a monitor with a user id of its own reaches the devices; none where everybody
 // may.
-func Groups() ([]int, error) { return group(Device) }
+func Groups(devices ...string) (groups []int, err error) {
+	for _, d := range devices {
+		g, err := group(d)
+		if err != nil {
+			return nil, err
+		}
+		groups = append(groups, g...)
+	}
+	return groups, nil
+}
+
+// TAPMissing says why a monitor could not open a TAP, with the remedy; "" where it can.
+func TAPMissing() (why, remedy string) {
+	f, err := os.OpenFile(launch.TunDevice, os.O_RDWR, 0)
+	if err == nil {
+		err = f.Close()
+	}
+	if err == nil && launch.IsRoot() {
+		_, err = group(launch.TunDevice)
+	}
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return "its network card needs " + launch.TunDevice + ", which does not exist", "modprobe tun"
+	case err != nil:
+		return fmt.Sprintf("its network card needs %s: %v", launch.TunDevice, err), "chmod 0666 " + launch.TunDevice
+	}
+	return "", ""
+}
 
 func group(device string) ([]int, error) {
 	info, err := os.Stat(device)

@@ -197,7 +197,7 @@ func (s *starting) plan(khz uint64) (launch.Plan, error) {
 	}
 	p.Devices = []string{kvm.Device}
 	if p.UID != 0 {
-		groups, err := kvm.Groups()
+		groups, err := kvm.Groups(kvm.Device)
 		if err != nil {
 			return p, err
 		}

@@ -253,3 +253,55 @@ func TestWorkDir(t *testing.T) {
 		}
 	}
 }
+
+// TestTAP: the program finds a card, and we hold the other end of it. It needs a /dev/net/tun that we may open.
+func TestTAP(t *testing.T) {
+	if f, err := os.OpenFile(TunDevice, os.O_RDWR, 0); err != nil {
+		t.Skipf("no TAPs here: %v", err)
+	} else {
+		_ = f.Close()
+	}
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
+	defer func() { _, _ = ours.Close(), theirs.Close() }()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	p, _ := plan(t)
+	p.Files = []*os.File{theirs}
+	p.TAP = &TAP{Name: "tap0", MTU: 65520, Socket: 0}
+	can, _ := launched(t, p)
+	if !slices.Contains(can, "card tap0") {
+		t.Errorf("no card: %v", can)
+	}
+	wire, err := ReceiveFile(conn.(*net.UnixConn), "wire")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = wire.Close()
+	for _, line := range can {
+		if strings.HasPrefix(line, "inherits") {
+			t.Error("the program has the socket, too")
+		}
+	}
+
+	p.Refused = "not here"
+	l, err := Prepare(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := child.Start(l.Cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Report(t.Context()); err == nil || !strings.Contains(err.Error(), "network namespace") {
+		t.Errorf("a card in the host's namespace: %v", err)
+	}
+	_ = c.Wait()
+}

@@ -85,6 +85,9 @@ func (c *confiner) miss(format string, args ...any) {
 // still reach the paths, and the uid goes last but for what the change of it undoes.
 func (c *confiner) confine() error {
 	c.namespaces()
+	if err := c.makeTAP(); err != nil {
+		return err
+	}
 	c.landlock()
 	if err := c.limits(); err != nil {
 		return err

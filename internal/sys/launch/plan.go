@@ -53,6 +53,9 @@ type Plan struct {
 	// WorkDir is its working directory, in which it may make sockets and nothing else; "" = / and none.
 	WorkDir string
 
+	// TAP is a network card for it, or nil.
+	TAP *TAP
+
 	// Network means that it goes out itself: it stays in our network namespace, and may connect.
 	Network bool
 
@@ -138,6 +141,9 @@ func attributes(p Plan) *syscall.SysProcAttr {
 	if !IsRoot() {
 		attr.Cloneflags |= syscall.CLONE_NEWUSER
 		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Geteuid(), Size: 1}}
+		if p.TAP != nil {
+			attr.AmbientCaps = tapCapabilities()
+		}
 		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getgid(), HostID: os.Getegid(), Size: 1}}
 	}
 	return attr

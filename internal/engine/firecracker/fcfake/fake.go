@@ -174,6 +174,8 @@ func (m *monitor) call(what string, body []byte) (out any, err error) {
 		err = m.addDrive(id, body)
 	case "vsock":
 		err = m.setVsock(body)
+	case "network-interfaces":
+		err = addNetwork(id, body)
 	case "entropy":
 		err = strict(body, &struct {
 			Limiter *limiter `json:"rate_limiter"`
@@ -297,6 +299,26 @@ func (m *monitor) addDrive(id string, body []byte) error {
 		return refuse("Drive config error: Unable to create the virtio block device: BackingFile(%v, %q)", err, *d.Path)
 	}
 	m.drives[id] = &drive{file: f}
+	return nil
+}
+
+func addNetwork(id string, body []byte) error {
+	var n struct {
+		ID   string   `json:"iface_id"`
+		Host string   `json:"host_dev_name"`
+		MAC  *string  `json:"guest_mac"`
+		RX   *limiter `json:"rx_rate_limiter"`
+		TX   *limiter `json:"tx_rate_limiter"`
+	}
+	if err := strict(body, &n); err != nil {
+		return err
+	}
+	if n.ID != id || !resourceID.MatchString(id) {
+		return refuse("The id from the path [%s] does not match the id from the body [%s]!", id, n.ID)
+	}
+	if _, err := net.InterfaceByName(n.Host); err != nil {
+		return refuse("Network config error: Could not create the network device: Open tap device failed: %v", err)
+	}
 	return nil
 }
 
