@@ -54,6 +54,7 @@ func app() cli.App {
 		Open:    open,
 		Doctor:  examine,
 		Bench:   measure,
+		Engines: openEngines,
 
 		BenchSuites: bench.Suites(),
 	}
@@ -68,5 +69,5 @@ func supervise(ctx context.Context, args []string) int {
 		return 2
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("vm", args[0])
-	return supervisor.Main(ctx, args[0], supervisor.Deps{Engines: wire.Engines(log), Version: programVersion()})
+	return supervisor.Main(ctx, args[0], supervisor.Deps{Engines: wire.Engines(os.Getenv("SMOLVM_HOME"), log), Version: programVersion()})
 }

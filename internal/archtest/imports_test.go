@@ -60,11 +60,11 @@ func layers() []layer {
 		{"internal/mcp", []string{"internal/lifecycle", api, errdefs, sys}},
 		{"internal/doctor", []string{"internal/lifecycle", api, errdefs, sys}},
 		{"internal/prune", []string{"internal/lifecycle", "internal/image", api, errdefs, sys}},
-		{"internal/wire", []string{"internal/engine/...", "internal/image/...", errdefs, sys}},
+		{"internal/wire", []string{"internal/engine/...", "internal/image/...", api, errdefs, sys}},
 		{"internal/archtest", nil},
 		{"cmd/smolvm-guest", []string{"internal/guest/agent"}},
 		{"cmd/smolvm/...", []string{
-			"internal/cli", "internal/server", "internal/mcp", "internal/doctor", "internal/bench", "internal/supervisor",
+			"internal/cli/...", "internal/server", "internal/mcp", "internal/doctor", "internal/bench", "internal/supervisor",
 			"internal/network/control", "internal/network/gateway/process", "internal/wire", "internal/lifecycle", "internal/budget", "internal/image", "internal/prune",
 			"cmd/smolvm/...",
 			api, errdefs, sys,

@@ -17,6 +17,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/cli/engines"
 	"github.com/smolvm/smolvm/internal/cli/interrupt"
 	"github.com/smolvm/smolvm/internal/cli/network"
 	"github.com/smolvm/smolvm/internal/cli/show"
@@ -37,6 +38,8 @@ type App struct {
 	Open func(o OpenOptions) (Service, error)
 	// Doctor looks at the host.
 	Doctor func(ctx context.Context, o OpenOptions) ([]api.Check, error)
+	// Engines is what shows and installs them; it is given what finding the options returned.
+	Engines func(o OpenOptions, err error) (engines.Service, error)
 	// Bench measures. Without it there is no such command.
 	Bench func(ctx context.Context, o OpenOptions, b BenchOptions) ([]api.Suite, error)
 	// BenchSuites names what there is to measure, each with a sentence.
@@ -112,7 +115,8 @@ it afterwards; "smolvm create" and "smolvm start" make one that stays.`,
 	root.AddCommand(a.moreCommands()...)
 	root.AddCommand(a.createCommand(), a.startCommand(), a.stopCommand(), a.pauseCommand(), a.unpauseCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand(), network.Command(a.netFront()))
 	root.AddCommand(ssh.Commands(a.sshFront())...)
-	root.AddCommand(a.imageCommand(), a.doctorCommand(), a.versionCommand())
+	engineFront := engines.Front{Args: value.Args, Group: a.knownCommand, Stdout: a.Stdout, Open: func() (engines.Service, error) { return a.Engines(a.options(false)) }}
+	root.AddCommand(engines.Command(engineFront), a.imageCommand(), a.doctorCommand(), a.versionCommand())
 	if a.Bench != nil {
 		root.AddCommand(a.benchCommand())
 	}

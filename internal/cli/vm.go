@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/cli/engines"
 	"github.com/smolvm/smolvm/internal/cli/network"
 	"github.com/smolvm/smolvm/internal/cli/value"
 )
@@ -38,6 +39,7 @@ func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
 	v.env.Flags(f)
 	f.StringVarP(&v.cfg.Workdir, "workdir", "w", "", "`DIR` where commands run (default: the user's home)")
 	f.StringVarP(&v.cfg.User, "user", "u", "", "`USER` who runs commands: name or uid[:gid] (default root)")
+	engines.Flag(cmd, &v.cfg.Engine)
 	f.BoolVar(&v.cfg.RequireAccel, "require-accel", false, "refuse emulation, which is no security boundary")
 	f.BoolVar(&v.cfg.NoHostCAs, "no-host-cas", false, "do not trust the certificate authorities that this host's administrator added")
 	f.Var(&v.bootTimeout, "boot-timeout", "how long a start may take (default 60s, emulated 300s)")
