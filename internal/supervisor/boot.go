@@ -157,8 +157,9 @@ type booting struct {
 func (b *booting) any(ctx context.Context) error {
 	require := b.s.config.Config.RequireAccel
 	var missing []string
-	for _, b.way = range b.ways {
-		a := b.way.Accel
+	for i, way := range b.ways {
+		b.way = way
+		a, last := way.Accel, i == len(b.ways)-1
 		if a.Emulated && require {
 			continue
 		}
@@ -176,7 +177,7 @@ func (b *booting) any(ctx context.Context) error {
 			continue
 		}
 		begun := time.Now()
-		err := b.one(ctx, a, b.timeout(a, known))
+		err := b.one(ctx, a, b.timeout(a, known || last)) // there is nothing to go on with after the last
 		if err == nil {
 			if !known {
 				b.keep(trial, engine.Verdict{Usable: true, Evidence: fmt.Sprintf("hello after %.1f s", time.Since(begun).Seconds())})

@@ -24,8 +24,11 @@ func (d *double) Probe(context.Context) lifecycle.Probed {
 	return lifecycle.Probed{Engines: []lifecycle.ProbedEngine{
 		{Name: "first", Err: errdefs.Host.Errorf("not installed").WithRemedy("install it")},
 		{Name: "second", Caps: engine.Caps{Version: "1.2", Path: "/bin/second", Tested: true}, Accels: []lifecycle.ProbedAccel{
-			{Accel: kvm}, {Accel: gone}, {Accel: kvm, Tried: true, Verdict: engine.Verdict{Evidence: "no hello"}},
-			{Accel: kvm, Tried: true, Verdict: engine.Verdict{Usable: true}}, {Accel: tcg},
+			{Accel: kvm},
+			{Accel: gone},
+			{Accel: kvm, Tried: true, Verdict: engine.Verdict{Evidence: "no hello"}},
+			{Accel: kvm, Tried: true, Verdict: engine.Verdict{Usable: true}},
+			{Accel: tcg},
 		}},
 	}}
 }
