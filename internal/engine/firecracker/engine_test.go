@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -55,7 +56,7 @@ func fakeSpec(t *testing.T) engine.Spec {
 
 // TestSuite: the driver keeps the contract, as far as that can be seen without a real Firecracker.
 func TestSuite(t *testing.T) {
-	enginetest.Run(t, enginetest.Config{Engine: fake(t, "", ""), Spec: fakeSpec, Patience: 20 * time.Second})
+	enginetest.Run(t, enginetest.Config{Engine: fake(t, "", ""), Spec: fakeSpec, Patience: time.Minute})
 }
 
 // TestVersions: what is too old or known to be broken is refused by name, what is newer is used untested.
@@ -96,15 +97,19 @@ func TestStartFaults(t *testing.T) {
 		class      errdefs.Class
 		limit      time.Duration
 	}{
-		{"mute", "wait for its socket api.sock", errdefs.Timeout, time.Second},
-		{"deaf", "GET /version: no answer from Firecracker", errdefs.Timeout, time.Second},
-		{"dies", "bad syscall", errdefs.Engine, 20 * time.Second},
+		{"mute", "wait for its socket api.sock", errdefs.Timeout, 5 * time.Second},
+		{"deaf", "GET /version: no answer from Firecracker", errdefs.Timeout, 5 * time.Second},
+		{"dies", "bad syscall", errdefs.Engine, time.Minute},
 	} {
 		t.Run(tt.fault, func(t *testing.T) {
-			s := fakeSpec(t)
+			t.Parallel()
+			e, s := fake(t, "", tt.fault), fakeSpec(t)
+			if _, err := e.Probe(t.Context()); err != nil { // which takes its time, too
+				t.Fatal(err)
+			}
 			ctx, cancel := context.WithTimeout(t.Context(), tt.limit)
 			defer cancel()
-			m, err := fake(t, "", tt.fault).Start(ctx, s)
+			m, err := e.Start(ctx, s)
 			if err == nil || !strings.Contains(err.Error(), tt.err) || errdefs.ClassOf(err) != tt.class {
 				t.Errorf("%v (class %s), want %q of class %s", err, errdefs.ClassOf(err), tt.err, tt.class)
 			}
@@ -164,6 +169,33 @@ func TestImpossible(t *testing.T) {
 	e.kvm = func() engine.Accel { return engine.Accel{Name: "kvm", Missing: "it is not there", Remedy: "buy one"} }
 	if _, err := e.Start(t.Context(), fakeSpec(t)); errdefs.ClassOf(err) != errdefs.Host || errdefs.RemedyOf(err) != "buy one" {
 		t.Errorf("without KVM: %v", err)
+	}
+}
+
+// TestOwner: the monitor owns the writable disk while it lives, and not a moment longer.
+func TestOwner(t *testing.T) {
+	if !launch.IsRoot() {
+		t.Skip("only root gives monitors a user id")
+	}
+	owner := func(f *os.File) uint32 {
+		st, err := f.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Sys().(*syscall.Stat_t).Uid
+	}
+	s := &starting{spec: &engine.Spec{UID: 1_900_065_535}}
+	f := fakeSpec(t).Drives[1].File
+	before := owner(f)
+	if err := s.own(f, true); err != nil || owner(f) != before {
+		t.Errorf("a file that is only read: owner %d, %v", owner(f), err)
+	}
+	if err := s.own(f, false); err != nil || owner(f) != s.spec.UID {
+		t.Errorf("owner %d, %v", owner(f), err)
+	}
+	s.owned.Run()
+	if owner(f) != before {
+		t.Errorf("afterwards it is still %d's", owner(f))
 	}
 }
 

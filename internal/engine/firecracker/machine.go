@@ -35,6 +35,7 @@ type machine struct {
 	log    *slog.Logger
 
 	dir     *runDir
+	disown  func()        // gives the disk's owner back
 	api     *fcapi.Client // nil until the monitor answers
 	vsock   *socket       // nil until the device is there
 	sockets []*socket     // to be closed at the end
@@ -57,7 +58,7 @@ type machine struct {
 // newMachine takes over what a starting has made, and waits for the monitor's end.
 func newMachine(s *starting, p process, log *slog.Logger) *machine {
 	m := &machine{
-		process: p, report: s.spec.Events, log: log.With("monitor", p.child.PID()), dir: s.dir,
+		process: p, report: s.spec.Events, log: log.With("monitor", p.child.PID()), dir: s.dir, disown: s.owned.Run,
 		metrics: newMetrics(s.spec.Drives), done: make(chan struct{}),
 	}
 	m.console = &console{to: s.spec.Console, halted: m.halted}
@@ -103,6 +104,7 @@ func (m *machine) collect(readers *sync.WaitGroup, pipes ...*os.File) {
 		_ = p.Close()
 	}
 	m.dir.remove()
+	m.disown()
 	m.mu.Lock()
 	m.exit = m.ended(m.child.State())
 	m.mu.Unlock()

@@ -104,6 +104,7 @@ type starting struct {
 	log     *tail.Buffer
 
 	ours, theirs undo.Stack
+	owned        undo.Stack // what the monitor owns while it lives
 }
 
 // give has the monitor inherit f and returns its number there.
@@ -119,6 +120,7 @@ func (s *starting) open() (err error) {
 		return fmt.Errorf("a directory for its sockets: %w", err)
 	}
 	s.ours.Add(s.dir.remove)
+	s.ours.Add(s.owned.Run)
 	s.kernel = s.give(s.spec.Kernel)
 	if s.spec.Initrd != nil {
 		s.initrd = s.give(s.spec.Initrd)
@@ -180,12 +182,27 @@ func (s *starting) take() error {
 	return s.spec.NIC.Take(wire)
 }
 
-// own lets a monitor with a user id of its own open a file for writing again.
+// own lets a monitor with a user id of its own open a file for writing again, and takes that back when it is gone: the number
+// may be another VM's next.
 func (s *starting) own(f *os.File, readOnly bool) error {
 	if readOnly || s.spec.UID == 0 {
 		return nil
 	}
-	return f.Chown(int(s.spec.UID), int(s.spec.UID))
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0) // the caller may close its own
+	if err != nil {
+		return err
+	}
+	held := os.NewFile(uintptr(fd), f.Name())
+	s.owned.Add(func() { _ = held.Close() })
+	if err := f.Chown(int(s.spec.UID), int(s.spec.UID)); err != nil {
+		return err
+	}
+	s.owned.Add(func() { _ = held.Chown(int(st.Uid), int(st.Gid)) })
+	return nil
 }
 
 // pipe makes a pipe whose end for writing the monitor opens again.
@@ -196,8 +213,10 @@ func (s *starting) pipe(name string) (mine *os.File, number int, err error) {
 	}
 	s.theirs.Add(func() { _ = its.Close() })
 	s.ours.Add(func() { _ = mine.Close() })
-	if err := s.own(its, false); err != nil {
-		return nil, 0, fmt.Errorf("pipe for its %s: %w", name, err)
+	if s.spec.UID != 0 {
+		if err := its.Chown(int(s.spec.UID), int(s.spec.UID)); err != nil {
+			return nil, 0, fmt.Errorf("pipe for its %s: %w", name, err)
+		}
 	}
 	return mine, s.give(its), nil
 }
