@@ -183,6 +183,21 @@ func TestRefusedNamespaces(t *testing.T) {
 	}
 }
 
+// TestHiddenProgram: one below a directory that only we may enter runs as another user, too.
+func TestHiddenProgram(t *testing.T) {
+	if !IsRoot() {
+		t.Skip("only root gives programs a user id")
+	}
+	p, _ := plan(t)
+	p.UID = 1_900_065_534
+	if err := os.Chmod(filepath.Dir(p.Program), 0o700); err != nil { //nolint:gosec // a directory
+		t.Fatal(err)
+	}
+	if can, _ := launched(t, p); !slices.Contains(can, "uid 1900065534 gid 1900065534") {
+		t.Errorf("it can: %v", can)
+	}
+}
+
 // TestNoProgram: what cannot be run is told as the launch's error, with the cause.
 func TestNoProgram(t *testing.T) {
 	p, _ := plan(t)
