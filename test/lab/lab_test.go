@@ -269,3 +269,34 @@ func TestLabFirecracker(t *testing.T) {
 		t.Errorf("the tests end with status %d", status)
 	}
 }
+
+// TestLabRun runs a VM as users do, with the real Firecracker: the program, its supervisor, the gateway behind the TAP.
+func TestLabRun(t *testing.T) {
+	l := open(t)
+	j := l.tests(t, "internal/sys/tail", "^$") // for the kernel and the monitor
+	program := os.Getenv("SMOLVM_BIN")
+	if program == "" {
+		program = filepath.Join("..", "..", "bin", "smolvm")
+	}
+	j.add(t, "bin/smolvm", program)
+	images, err := filepath.Glob(filepath.Join(l.home, "images/*/*"))
+	must(t, err)
+	for _, path := range images {
+		name, err := filepath.Rel(l.home, path)
+		must(t, err)
+		j.add(t, filepath.Join("home", name), path)
+	}
+	j.Args = []string{
+		"/work/bin/smolvm", "run", "--engine", "firecracker", "--memory", "256m", "--boot-timeout", "180s", "--allow", "a.example:443", "-v", "--", "sh", "-c",
+		"uname -r; getent ahostsv4 a.example && echo resolved; ls -l /dev/vd*; echo done",
+	}
+	status, out := l.run(t, j)
+	for _, want := range []string{"cloud-amd64\n", "resolved\n", "done\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("it does not print %q", want)
+		}
+	}
+	if status != 0 {
+		t.Errorf("smolvm run ends with status %d", status)
+	}
+}

@@ -123,6 +123,22 @@ func TestStartFaults(t *testing.T) {
 	}
 }
 
+// TestRefusal: what Firecracker does not take is the engine's failure, with its words: the caller's part was looked at before.
+func TestRefusal(t *testing.T) {
+	s := fakeSpec(t)
+	s.Drives[0].File, s.Drives[0].ReadOnly = s.Kernel, true
+	f, err := os.Open(t.TempDir()) // no disk
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	s.Drives[2].File = f
+	_, err = fake(t, "", "").Start(t.Context(), s)
+	if errdefs.ClassOf(err) != errdefs.Engine || !strings.Contains(err.Error(), "PUT /drives/more_disk: Firecracker refuses: Drive config error") {
+		t.Errorf("%v of class %s", err, errdefs.ClassOf(err))
+	}
+}
+
 // TestTripleFault: Firecracker's code 0 is no proof of an orderly end.
 func TestTripleFault(t *testing.T) {
 	m, err := fake(t, "", "triple").Start(t.Context(), fakeSpec(t))
@@ -153,7 +169,7 @@ func TestDialWithoutDriver(t *testing.T) {
 	}
 }
 
-// TestNoShrink, and what else Firecracker has not, is refused before anything is made.
+// TestImpossible: what Firecracker has not is refused before anything is made.
 func TestImpossible(t *testing.T) {
 	e := fake(t, "", "")
 	for name, change := range map[string]func(*engine.Spec){

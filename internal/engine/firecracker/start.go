@@ -291,7 +291,7 @@ func (s *starting) run(ctx context.Context, e *Engine) (*machine, error) {
 	}
 	if err != nil {
 		class := errdefs.ClassOf(err)
-		if class == errdefs.Internal {
+		if class == errdefs.Internal || class == errdefs.Invalid { // the caller's part was looked at before
 			class = errdefs.Engine
 		}
 		m.abandon()
