@@ -1,11 +1,14 @@
 package firecracker
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -122,6 +125,72 @@ func TestStartFaults(t *testing.T) {
 		})
 	}
 }
+
+// TestKilledAtEachStep: a monitor that is killed while it is told what to run is told as such, at once, and leaves nothing.
+func TestKilledAtEachStep(t *testing.T) {
+	for _, step := range []string{"version", "machine-config", "boot-source", "drives", "vsock", "entropy", "actions"} {
+		t.Run(step, func(t *testing.T) {
+			t.Parallel()
+			s := fakeSpec(t)
+			before := s.Drives[1].File
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			m, err := fake(t, "", "killed-at-"+step).Start(ctx, s)
+			if errdefs.ClassOf(err) != errdefs.Engine || ctx.Err() != nil {
+				t.Errorf("%v of class %s", err, errdefs.ClassOf(err))
+			}
+			if m != nil {
+				t.Error("there is a machine")
+			}
+			if _, err := os.Lstat(filepath.Join(filepath.Dir(s.AgentPath), runDirName)); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("its directory is left (%v)", err)
+			}
+			if _, err := before.Stat(); err != nil {
+				t.Errorf("the caller's file: %v", err)
+			}
+		})
+	}
+}
+
+// TestFlood: a guest that floods its console is read as fast as it writes, and a writer that fails does not stop it.
+func TestFlood(t *testing.T) {
+	s := fakeSpec(t)
+	var n atomic.Int64
+	s.Console = writer(func(p []byte) (int, error) {
+		n.Add(int64(len(p)))
+		if len(p) > consoleBuffer {
+			t.Errorf("%d bytes at once", len(p))
+		}
+		return 0, errors.New("full")
+	})
+	m, err := fake(t, "", "").Start(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = m.Stop(t.Context(), 0) })
+	conn, err := m.DialGuest(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(conn)
+	line := "print " + strings.Repeat("x", 4000) + "\n"
+	for range 500 {
+		if _, err := io.WriteString(conn, line); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := r.ReadString('\n'); got != "ok\n" || err != nil {
+			t.Fatalf("%q, %v", got, err)
+		}
+	}
+	_ = m.Stop(t.Context(), 0)
+	if n.Load() < 500*4000 {
+		t.Errorf("%d bytes came", n.Load())
+	}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }
 
 // TestRefusal: what Firecracker does not take is the engine's failure, with its words: the caller's part was looked at before.
 func TestRefusal(t *testing.T) {
