@@ -270,6 +270,23 @@ func TestLabFirecracker(t *testing.T) {
 	}
 }
 
+// stranger is a program of the guest's that would be its host: it speaks to the agent's port by the loopback and by the
+// guest's own number.
+const stranger = `
+import socket
+for cid in (1, 3):
+    s = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+    s.settimeout(20)
+    try:
+        s.connect((cid, 1024))
+        s.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        print(cid, "answered" if s.recv(100) else "hung up", flush=True)
+    except (ConnectionResetError, BrokenPipeError):
+        print(cid, "hung up", flush=True)
+    except OSError as e:
+        print(cid, "unreachable:", e, flush=True)
+`
+
 // TestLabRun runs a VM as users do, with the real Firecracker: the program, its supervisor, the gateway behind the TAP.
 func TestLabRun(t *testing.T) {
 	l := open(t)
@@ -288,13 +305,16 @@ func TestLabRun(t *testing.T) {
 	}
 	j.Args = []string{
 		"/work/bin/smolvm", "run", "--engine", "firecracker", "--memory", "256m", "--boot-timeout", "180s", "--allow", "a.example:443", "-v", "--", "sh", "-c",
-		"uname -r; getent ahostsv4 a.example && echo resolved; ls -l /dev/vd*; echo done",
+		"uname -r; getent ahostsv4 a.example && echo resolved; modprobe vsock_loopback; setpriv --reuid 1000 --clear-groups python3 -c \"$1\"; echo done", "sh", stranger,
 	}
 	status, out := l.run(t, j)
 	for _, want := range []string{"cloud-amd64\n", "resolved\n", "done\n"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("it does not print %q", want)
 		}
+	}
+	if strings.Contains(out, "answered") || strings.Count(out, "hung up") != 2 {
+		t.Error("the agent speaks to the guest's own programs, or none could try")
 	}
 	if status != 0 {
 		t.Errorf("smolvm run ends with status %d", status)
