@@ -101,6 +101,7 @@ type job struct {
 	Args []string
 	Env  []string
 	Dir  string
+	UID  int // who runs it
 
 	files map[string]string // of its disk: name there to path here
 }
@@ -266,6 +267,16 @@ func port(t *testing.T, cmd *exec.Cmd, name string) net.Conn {
 func TestLabFirecracker(t *testing.T) {
 	l := open(t)
 	if status, out := l.run(t, l.tests(t, "internal/engine/firecracker", "^TestLab")); status != 0 || !strings.Contains(out, "--- PASS: TestLab") {
+		t.Errorf("the tests end with status %d", status)
+	}
+}
+
+// TestLabFirecrackerAsUser: no root is needed, not for the network card either.
+func TestLabFirecrackerAsUser(t *testing.T) {
+	l := open(t)
+	j := l.tests(t, "internal/engine/firecracker", "^TestLabConfined$")
+	j.UID = 1000
+	if status, out := l.run(t, j); status != 0 || !strings.Contains(out, "--- PASS: TestLabConfined") {
 		t.Errorf("the tests end with status %d", status)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +29,7 @@ type Job struct {
 	Args []string
 	Env  []string
 	Dir  string
+	UID  int // who runs it; the job's folders are then his
 }
 
 const (
@@ -129,11 +131,27 @@ func job() (int, error) {
 	defer func() { _ = out.Close() }()
 	cmd := exec.CommandContext(context.Background(), j.Args[0], j.Args[1:]...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = j.Env, filepath.Join(workDir, j.Dir), out, out
+	if j.UID != 0 {
+		if err := give(j.UID); err != nil {
+			return 0, err
+		}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(j.UID), Gid: uint32(j.UID)}}
+	}
 	err = cmd.Run()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return exit.ExitCode(), nil
 	}
 	return 0, err
+}
+
+// give makes the job's folders a user's.
+func give(uid int) error {
+	return filepath.WalkDir(workDir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			err = os.Lchown(path, uid, uid) //nolint:gosec // nobody else is there yet
+		}
+		return err
+	})
 }
 
 func openPort(name string) (*os.File, error) {
