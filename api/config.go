@@ -64,6 +64,8 @@ type Config struct {
 	// Workdir and User are what commands get that name none themselves. Empty: root, in its home.
 	Workdir string `json:"workdir,omitempty"`
 	User    string `json:"user,omitempty"`
+	// Engine is what runs the VM; "" or "auto": whichever fits.
+	Engine string `json:"engine,omitempty"`
 	// RequireAccel refuses emulation, which is no security boundary.
 	RequireAccel bool `json:"require_accel,omitempty"`
 	// BootTimeoutMs bounds the time from the VMM's start to the agent's hello; 0 = 60 s accelerated, 300 s emulated.

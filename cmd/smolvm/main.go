@@ -55,6 +55,7 @@ func app() cli.App {
 		Doctor:  examine,
 		Bench:   measure,
 		Setenv:  os.Setenv,
+		Engines: openEngines,
 
 		BenchSuites: bench.Suites(),
 	}
@@ -69,5 +70,5 @@ func supervise(ctx context.Context, args []string) int {
 		return 2
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("vm", args[0])
-	return supervisor.Main(ctx, args[0], supervisor.Deps{Engines: wire.Engines(log), Version: programVersion()})
+	return supervisor.Main(ctx, args[0], supervisor.Deps{Engines: wire.Engines(os.Getenv("SMOLVM_HOME"), log), Version: programVersion()})
 }

@@ -55,7 +55,7 @@ func manager(o cli.OpenOptions, images *image.Store) (*lifecycle.Manager, error)
 		return nil, err
 	}
 	return lifecycle.New(lifecycle.Options{
-		Home: o.Home, Engines: wire.Engines(o.Log), Images: images, Agent: agent, Version: programVersion(), Budget: room, Roots: cacert.Host(os.Getenv), Log: o.Log,
+		Home: o.Home, Engines: wire.Engines(o.Home, o.Log), Images: images, Agent: agent, Version: programVersion(), Budget: room, Roots: cacert.Host(os.Getenv), Log: o.Log,
 	})
 }
 

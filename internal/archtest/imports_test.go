@@ -66,15 +66,16 @@ func layers() []layer {
 		{"internal/mcp", []string{"internal/lifecycle", api, errdefs, sys}},
 		{"internal/doctor", []string{"internal/lifecycle", api, errdefs, sys}},
 		{"internal/prune", []string{"internal/lifecycle", "internal/image", api, errdefs, sys}},
-		{"internal/wire", []string{"internal/engine/...", "internal/image/...", errdefs, sys}},
+		{"internal/wire", []string{"internal/engine/...", "internal/image/...", api, errdefs, sys}},
 		{"internal/archtest", nil},
 		{"cmd/smolvm-guest", []string{"internal/guest/agent"}},
 		{"cmd/smolvm/...", []string{
-			"internal/cli", "internal/server", "internal/mcp", "internal/doctor", "internal/bench", "internal/supervisor",
+			"internal/cli/...", "internal/server", "internal/mcp", "internal/doctor", "internal/bench", "internal/supervisor",
 			"internal/network/control", "internal/network/gateway/process", "internal/wire", "internal/lifecycle", "internal/budget", "internal/image", "internal/prune",
 			"cmd/smolvm/...",
 			api, errdefs, sys,
 		}},
+		{"test/lab/...", []string{"internal/guest/link", api, errdefs, sys}},
 		{"test/...", []string{api, errdefs, sys}},
 		{"", []string{api, errdefs}},
 	}
@@ -172,11 +173,11 @@ func TestReach(t *testing.T) {
 		{"api", "api", []string{errdefs}, nil},
 		{"protocol", "internal/guest/proto", nil, []string{"connectrpc.com/connect", "google.golang.org/protobuf/"}},
 		{"policy", "internal/network", []string{api, errdefs}, []string{"golang.org/x/net/idna"}},
-		{"link", "internal/guest/link", nil, []string{"golang.org/x/sys/"}},
+		{"link", "internal/guest/link", nil, []string{"golang.org/x/sys/", "github.com/mdlayher/vsock"}},
 		{
 			"guest agent", "cmd/smolvm-guest",
 			[]string{"internal/guest/agent/...", "internal/guest/proto", "internal/guest/link", sys},
-			[]string{"connectrpc.com/connect", "google.golang.org/protobuf/", "golang.org/x/net/http2", "golang.org/x/sys/", "github.com/creack/pty"},
+			[]string{"connectrpc.com/connect", "google.golang.org/protobuf/", "golang.org/x/net/http2", "golang.org/x/sys/", "github.com/creack/pty", "github.com/mdlayher/vsock"},
 		},
 		{"store", "internal/store", []string{api, errdefs, sys}, []string{"golang.org/x/sys/", "github.com/google/renameio/"}},
 	}

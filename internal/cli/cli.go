@@ -19,6 +19,7 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/cli/completion"
 	"github.com/smolvm/smolvm/internal/cli/config"
+	"github.com/smolvm/smolvm/internal/cli/engines"
 	"github.com/smolvm/smolvm/internal/cli/interrupt"
 	"github.com/smolvm/smolvm/internal/cli/network"
 	"github.com/smolvm/smolvm/internal/cli/show"
@@ -39,6 +40,8 @@ type App struct {
 	Open func(o OpenOptions) (Service, error)
 	// Doctor looks at the host.
 	Doctor func(ctx context.Context, o OpenOptions) ([]api.Check, error)
+	// Engines is what shows and installs them; it is given what finding the options returned.
+	Engines func(o OpenOptions, err error) (engines.Service, error)
 	// Bench measures. Without it there is no such command.
 	Bench func(ctx context.Context, o OpenOptions, b BenchOptions) ([]api.Suite, error)
 	// Setenv sets a variable of this process and of those that it starts.
@@ -117,7 +120,8 @@ it afterwards; "smolvm create" and "smolvm start" make one that stays.`,
 	root.AddCommand(a.moreCommands()...)
 	root.AddCommand(a.createCommand(), a.startCommand(), a.stopCommand(), a.pauseCommand(), a.unpauseCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand(), network.Command(a.netFront()))
 	root.AddCommand(ssh.Commands(a.sshFront())...)
-	root.AddCommand(a.doctorCommand(), a.versionCommand())
+	engineFront := engines.Front{Args: value.Args, Group: a.knownCommand, Stdout: a.Stdout, Open: func() (engines.Service, error) { return a.Engines(a.options(false)) }}
+	root.AddCommand(engines.Command(engineFront), a.doctorCommand(), a.versionCommand())
 	if a.Bench != nil {
 		root.AddCommand(a.benchCommand())
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/internal/cli/config"
+	"github.com/smolvm/smolvm/internal/cli/engines"
 	"github.com/smolvm/smolvm/internal/cli/network"
 	"github.com/smolvm/smolvm/internal/cli/value"
 )
@@ -47,6 +48,7 @@ func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
 	v.env.Flags(f)
 	f.StringVarP(&v.cfg.Workdir, "workdir", "w", "", "`DIR` where commands run (default: the user's home)")
 	f.StringVarP(&v.cfg.User, "user", "u", "", "`USER` who runs commands: name or uid[:gid] (default root)")
+	engines.Flag(cmd, &v.cfg.Engine)
 	f.BoolVar(&v.cfg.RequireAccel, "require-accel", false, "refuse emulation, which is no security boundary")
 	f.BoolVar(&v.cfg.NoHostCAs, "no-host-cas", false, "do not trust the certificate authorities that this host's administrator added")
 	f.Var(&v.bootTimeout, "boot-timeout", "how long a start may take (default 60s, emulated 300s)")
@@ -67,6 +69,7 @@ func (v *vmFlags) config(cmd *cobra.Command) (api.Config, error) {
 		return v.cfg, err
 	}
 	c := v.cfg
+	c.Engine = engines.Wanted(c.Engine)
 	c.MemoryMiB, c.DiskMiB, c.BootTimeoutMs = int(v.memory), int(v.disk), v.bootTimeout.Milliseconds()
 	c.DiskRateMiB, c.ConsoleMiB, c.LogMiB, c.OutputMiB = int(v.diskRate), int(v.console), int(v.log), int(v.output)
 	c.TTLMs, c.IdleMs, c.IdleAction = v.ttl.Milliseconds(), v.idle.Milliseconds(), v.idle.Action

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,6 +101,14 @@ func (d *doctor) engines(facts lifecycle.Probed) {
 	usable := 0
 	for _, e := range facts.Engines {
 		switch {
+		case e.Err != nil && others(facts.Engines, e.Name, false):
+			// VMs run without it. Where there is hardware to run them on, it would be faster to start and smaller.
+			if others(facts.Engines, e.Name, true) {
+				d.warn("engine "+e.Name, errdefs.RemedyOf(e.Err), "%v; it would start VMs faster here", e.Err)
+			} else {
+				d.ok("engine "+e.Name, "not used: %v", e.Err)
+			}
+			continue
 		case e.Err != nil:
 			d.fail("engine "+e.Name, errdefs.RemedyOf(e.Err), "%v", e.Err)
 			continue
@@ -109,18 +118,31 @@ func (d *doctor) engines(facts lifecycle.Probed) {
 			d.ok("engine "+e.Name, "%s %s", e.Caps.Path, e.Caps.Version)
 		}
 		usable++
-		d.accels(e)
+		suffix := ""
+		if others(facts.Engines, e.Name, false) {
+			suffix = " with " + e.Name
+		}
+		d.accels(e, suffix)
 	}
 	if usable == 0 && len(facts.Engines) > 1 {
 		d.fail("engines", "", "none can be used")
 	}
 }
 
+// others reports whether an engine other than the named one can be used, with hardware where that is wanted.
+func others(engines []lifecycle.ProbedEngine, name string, hardware bool) bool {
+	return slices.ContainsFunc(engines, func(e lifecycle.ProbedEngine) bool {
+		return e.Name != name && e.Err == nil && (!hardware || slices.ContainsFunc(e.Accels, func(a lifecycle.ProbedAccel) bool {
+			return !a.Emulated && a.Missing == "" && (!a.Tried || a.Usable)
+		}))
+	})
+}
+
 // accels tells of each accelerator what was found out, and of emulation whether it is what VMs get.
-func (d *doctor) accels(e lifecycle.ProbedEngine) {
+func (d *doctor) accels(e lifecycle.ProbedEngine, suffix string) {
 	hardware := false
 	for _, a := range e.Accels {
-		name := "accelerator " + a.Name
+		name := "accelerator " + a.Name + suffix
 		switch {
 		case a.Emulated && hardware:
 			d.ok(name, "emulation, for when nothing else works")

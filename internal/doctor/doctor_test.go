@@ -49,6 +49,13 @@ func TestVerdicts(t *testing.T) {
 		{"no engine", func(p *lifecycle.Probed, _ *Options) {
 			p.Engines[0] = lifecycle.ProbedEngine{Name: "qemu", Err: errdefs.Host.Errorf("not installed").WithRemedy("apt-get install qemu-system-x86")}
 		}, "engine qemu", api.CheckFailure, "apt-get install qemu-system-x86"},
+		{"another engine would help", func(p *lifecycle.Probed, _ *Options) {
+			p.Engines = append(p.Engines, lifecycle.ProbedEngine{Name: "other", Err: errdefs.Host.Errorf("not installed").WithRemedy("install other")})
+		}, "engine other", api.CheckWarning, "install other"},
+		{"another engine would not", func(p *lifecycle.Probed, _ *Options) {
+			p.Engines = append(p.Engines, lifecycle.ProbedEngine{Name: "other", Err: errdefs.Host.Errorf("not installed").WithRemedy("install other")})
+			p.Engines[0].Accels = p.Engines[0].Accels[1:]
+		}, "engine other", api.CheckOK, ""},
 		{"untested engine", func(p *lifecycle.Probed, _ *Options) { p.Engines[0].Caps.Tested = false }, "engine qemu", api.CheckWarning, "report what fails"},
 		{"no kvm", func(p *lifecycle.Probed, _ *Options) {
 			p.Engines[0].Accels[0] = lifecycle.ProbedAccel{Accel: engine.Accel{Name: "kvm", Missing: "/dev/kvm: permission denied", Remedy: "usermod"}}

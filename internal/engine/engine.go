@@ -124,10 +124,14 @@ type IOLimit struct {
 }
 
 // NIC is the one network card. FD is the monitor's end of a datagram socket pair, one Ethernet frame per datagram.
+//
+// An engine whose card is a TAP leaves FD alone, and hands the card's other end to Take before the guest runs: a packet
+// socket, whose frames have a virtio_net_hdr in front. Take owns it; its error is Start's.
 type NIC struct {
-	FD  *os.File
-	MAC net.HardwareAddr
-	MTU int // offered to the guest
+	FD   *os.File
+	Take func(*os.File) error
+	MAC  net.HardwareAddr
+	MTU  int // offered to the guest
 	// Unfiltered, in place of FD, is the monitor's own network with all that the host reaches, which the monitor is then not
 	// kept from. Only benchmarks compare with it; archtest holds everybody else to FD.
 	Unfiltered bool

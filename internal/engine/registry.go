@@ -1,10 +1,6 @@
 package engine
 
-import (
-	"fmt"
-
-	"github.com/smolvm/smolvm/errdefs"
-)
+import "fmt"
 
 // Registry is the list of engines in this program, best first. internal/wire fills the one that users get.
 type Registry struct {
@@ -23,13 +19,3 @@ func (r *Registry) MustAdd(e Engine) {
 
 // All returns the engines, best first.
 func (r *Registry) All() []Engine { return append([]Engine(nil), r.engines...) }
-
-// Named returns the engine called name, or the best one where name is "".
-func (r *Registry) Named(name string) (Engine, error) {
-	for _, e := range r.engines {
-		if name == "" || e.Name() == name {
-			return e, nil
-		}
-	}
-	return nil, errdefs.NotFound.Errorf("engine %q is not in this program", name)
-}

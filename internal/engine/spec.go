@@ -55,8 +55,8 @@ func (s *Spec) Validate() error {
 		}
 		seen[d.ID] = true
 	}
-	if n := s.NIC; n != nil && ((n.FD == nil) != n.Unfiltered || len(n.MAC) != 6 || n.MTU < 68 || n.MTU > 65535) {
-		return errdefs.Invalid.Errorf("network card: it needs a descriptor, a 6-byte address and an MTU of 68 to 65535")
+	if n := s.NIC; n != nil && ((n.FD == nil && n.Take == nil) != n.Unfiltered || len(n.MAC) != 6 || n.MTU < 68 || n.MTU > 65535) {
+		return errdefs.Invalid.Errorf("network card: it needs a wire, a 6-byte address and an MTU of 68 to 65535")
 	}
 	return nil
 }

@@ -30,6 +30,9 @@ func (m *Manager) Create(ctx context.Context, cfg api.Config, o CreateOptions) (
 	if err := enforceable(cfg); err != nil {
 		return api.Sandbox{}, err
 	}
+	if err := m.opts.Engines.Check(cfg.Engine); err != nil {
+		return api.Sandbox{}, err
+	}
 	client, err := owner(o)
 	if err != nil {
 		return api.Sandbox{}, err

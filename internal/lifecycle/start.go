@@ -167,7 +167,7 @@ func (m *Manager) spawn(ctx context.Context, id string, l *lock.Lock, boot *boot
 	// It outlives us, and the call.
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe")
 	cmd.Args = []string{"smolvm", rpc.Command, id}
-	cmd.Env = child.Environ(keptEnv()...)
+	cmd.Env = append(child.Environ(keptEnv()...), "SMOLVM_HOME="+m.store.Home()) // where engines are installed
 	cmd.Stderr = log
 	cmd.ExtraFiles = append([]*os.File{theirs, plan, l.File()}, boot.lease.Files()...)
 	c, err := child.StartDetached(cmd)

@@ -33,11 +33,7 @@ const (
 
 // boot starts the machine, and returns when its agent is configured. On an error no machine is left.
 func (s *supervisor) boot(ctx context.Context) (err error) {
-	eng, err := s.deps.Engines.Named("")
-	if err != nil {
-		return err
-	}
-	caps, err := eng.Probe(ctx)
+	ways, err := s.deps.Engines.Choose(ctx, s.config.Config.Engine)
 	if err != nil {
 		return err
 	}
@@ -48,7 +44,7 @@ func (s *supervisor) boot(ctx context.Context) (err error) {
 	if err := s.startNetwork(ctx, spec.UID); err != nil {
 		return err
 	}
-	b := &booting{s: s, engine: eng, caps: caps, spec: spec, verdicts: s.verdicts()}
+	b := &booting{s: s, ways: ways, spec: spec, verdicts: s.verdicts()}
 	if err := b.any(ctx); err != nil {
 		return err
 	}
@@ -118,8 +114,8 @@ func (s *supervisor) nowRunning(b *booting) error {
 	now := time.Now().UTC()
 	err := s.saveLocked(func(st *store.State) {
 		st.State, st.Reason, st.StartedAt, st.StoppedAt = api.StateRunning, "", &now, nil
-		st.Accelerator = b.accel.Name
-		if b.accel.Emulated {
+		st.Accelerator = b.way.Accel.Name
+		if b.way.Accel.Emulated {
 			st.Accelerator += " (emulated: no security boundary)"
 		}
 		st.KernelRelease = excerpt.Printable(excerpt.Cut(b.guest.Hello().GetKernelRelease(), 128))
@@ -154,12 +150,11 @@ func (s *supervisor) bound(m engine.Machine) error {
 // booting tries one accelerator after the other.
 type booting struct {
 	s        *supervisor
-	engine   engine.Engine
-	caps     engine.Caps
+	ways     []engine.Candidate
 	spec     engine.Spec
 	verdicts *engine.Verdicts
 
-	accel   engine.Accel
+	way     engine.Candidate // the one that is tried
 	machine engine.Machine
 	guest   *client.Client
 }
@@ -168,25 +163,27 @@ type booting struct {
 func (b *booting) any(ctx context.Context) error {
 	require := b.s.config.Config.RequireAccel
 	var missing []string
-	for _, a := range b.caps.Accels {
+	for i, way := range b.ways {
+		b.way = way
+		a, last := way.Accel, i == len(b.ways)-1
 		if a.Emulated && require {
 			continue
 		}
 		if a.Missing != "" {
-			missing = append(missing, strings.TrimSuffix(fmt.Sprintf("%s: %s (%s)", a.Name, a.Missing, a.Remedy), " ()"))
+			missing = append(missing, strings.TrimSuffix(fmt.Sprintf("%s: %s (%s)", b.way, a.Missing, a.Remedy), " ()"))
 			continue
 		}
-		trial := engine.Trial{Engine: b.engine.Name(), Build: b.caps.Build, Accel: a.Name, Kernel: b.s.in.plan.KernelID, UID: os.Geteuid()}
+		trial := engine.Trial{Engine: b.way.Engine.Name(), Build: b.way.Caps.Build, Accel: a.Name, Kernel: b.s.in.plan.KernelID, UID: os.Geteuid()}
 		verdict, known := b.verdicts.Lookup(trial)
 		if a.Emulated {
 			verdict, known = engine.Verdict{Usable: true}, true // it always works
 		}
 		if known && !verdict.Usable {
-			missing = append(missing, fmt.Sprintf("%s: does not run our kernel (%s)", a.Name, verdict.Evidence))
+			missing = append(missing, fmt.Sprintf("%s: does not run our kernel (%s)", b.way, verdict.Evidence))
 			continue
 		}
 		begun := time.Now()
-		err := b.one(ctx, a, b.timeout(a, known))
+		err := b.one(ctx, a, b.timeout(a, known || last)) // there is nothing to go on with after the last
 		if err == nil {
 			if !known {
 				b.keep(trial, engine.Verdict{Usable: true, Evidence: fmt.Sprintf("hello after %.1f s", time.Since(begun).Seconds())})
@@ -198,8 +195,8 @@ func (b *booting) any(ctx context.Context) error {
 		}
 		evidence := excerpt.Cut(excerpt.Printable(strings.ReplaceAll(err.Error(), "\n", " ")), 500)
 		b.keep(trial, engine.Verdict{Evidence: evidence})
-		missing = append(missing, fmt.Sprintf("%s: does not run our kernel (%s)", a.Name, evidence))
-		b.s.tell("accelerator", fmt.Sprintf("%s is there but does not run our kernel (%s); going on without it", a.Name, evidence))
+		missing = append(missing, fmt.Sprintf("%s: does not run our kernel (%s)", b.way, evidence))
+		b.s.tell("accelerator", fmt.Sprintf("%s is there but does not run our kernel (%s); going on without it", b.way, evidence))
 		b.s.note(api.Event{Type: "accelerator", Reason: missing[len(missing)-1]})
 	}
 	err := errdefs.Host.Errorf("no hardware acceleration is usable: %s", strings.Join(missing, "; "))
@@ -255,11 +252,10 @@ func (b *booting) one(ctx context.Context, a engine.Accel, limit time.Duration) 
 		default: // too many at once: some are lost
 		}
 	}
-	b.s.tell("boot", "starting "+b.engine.Name()+" "+b.caps.Version+" with "+a.Name)
-	if b.machine, err = b.engine.Start(boot, spec); err != nil {
+	b.s.tell("boot", "starting "+b.way.Engine.Name()+" "+b.way.Caps.Version+" with "+a.Name)
+	if b.machine, err = b.way.Engine.Start(boot, spec); err != nil {
 		return err
 	}
-	b.accel = a
 	err = b.s.recordMonitor(b.machine)
 	if err == nil {
 		err = b.s.bound(b.machine)

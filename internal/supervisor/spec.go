@@ -132,7 +132,7 @@ func (s *supervisor) sockets(spec *engine.Spec) (release func(), err error) {
 	}
 	back.Add(func() { _ = spec.AgentListener.Close() })
 	spec.AgentPath = s.dir.Path(store.AgentSocket)
-	spec.NIC = &engine.NIC{FD: s.uplink.NIC(), MAC: control.GuestMAC(), MTU: control.MTU}
+	spec.NIC = &engine.NIC{FD: s.uplink.NIC(), Take: s.uplink.Take, MAC: control.GuestMAC(), MTU: control.MTU}
 	return back.Run, nil
 }
 

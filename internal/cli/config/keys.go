@@ -65,6 +65,9 @@ func keys() []key {
 		{kind: list, flag: "allow", doc: "what VMs may reach, in the same form"},
 		{kind: path, flag: "policy", doc: "a file with the network's policy, instead of net, allow and deny"},
 		{kind: list, flag: "dns", doc: "resolvers of VMs"},
+		{kind: number, flag: "net-max-conns", doc: "connections of a VM at once"},
+		{kind: number, flag: "net-max-new", doc: "new connections of a VM per second"},
+		{kind: number, flag: "net-max-dns", doc: "questions for names of a VM per second"},
 		{kind: text, flag: "net-rate", doc: "bytes per second of a VM's network, each way: 500k, 10m"},
 	}
 	for i := range flags {
@@ -76,6 +79,8 @@ func keys() []key {
 		{name: "max_vms", kind: number, env: "SMOLVM_MAX_VMS", doc: "VMs that may run at once", check: positive},
 		{name: "debian_mirror", kind: text, env: "SMOLVM_DEBIAN_MIRROR", builtIn: "Debian's own", doc: "where packages for images come from"},
 		{name: "dns", kind: list, env: "SMOLVM_DNS", builtIn: "the host's", doc: "resolvers for VMs whose policy names none"},
+		{name: "engine", kind: text, env: "SMOLVM_ENGINE", builtIn: "auto", doc: "what runs VMs: firecracker, qemu or auto"},
+		{name: "firecracker", kind: program, env: "SMOLVM_FIRECRACKER", builtIn: "that installed", doc: "the Firecracker to use"},
 		{name: "qemu", kind: program, env: "SMOLVM_QEMU", builtIn: "that in PATH", doc: "the QEMU to use"},
 	}, flags...)
 }

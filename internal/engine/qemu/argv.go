@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/smolvm/smolvm/internal/engine"
+	"github.com/smolvm/smolvm/internal/engine/kvm"
 	"github.com/smolvm/smolvm/internal/guest/link"
 )
 
@@ -42,7 +43,7 @@ func argv(s *engine.Spec, n fds, tscKHz uint64) []string {
 		"-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 	}
-	if s.Accel == accelKVM {
+	if s.Accel == kvm.Name {
 		a = append(a, "-accel", "kvm", "-cpu", "host")
 	} else {
 		// A boot and a Python with its usual modules are some 100 MiB of translated code; where there is no room for it, all of it is
@@ -125,7 +126,7 @@ func drive(set int, d driveFDs) []string {
 // cmdline is the kernel's command line: first what this machine needs, then what the caller wants.
 func cmdline(s *engine.Spec, tscKHz uint64) string {
 	parts := []string{"console=ttyS0", "reboot=t", "panic=-1"}
-	if s.Accel != accelKVM {
+	if s.Accel != kvm.Name {
 		parts = append(parts, "tsc=reliable")
 		if tscKHz != 0 {
 			parts = append(parts, "tsc_early_khz="+strconv.FormatUint(tscKHz, 10))

@@ -27,7 +27,7 @@ func TestArgv(t *testing.T) {
 	limited.drives = slices.Clone(numbers.drives)
 	limited.drives[1].limit = engine.IOLimit{BytesPerSecond: 20 << 20, OpsPerSecond: 500}
 	kvm := whole
-	kvm.Accel = accelKVM
+	kvm.Accel = "kvm"
 	unfiltered := whole
 	unfiltered.NIC = &engine.NIC{MAC: whole.NIC.MAC, MTU: 1500, Unfiltered: true}
 	alone := numbers

@@ -17,6 +17,7 @@ import (
 
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
+	"github.com/smolvm/smolvm/internal/engine/kvm"
 	"github.com/smolvm/smolvm/internal/sys/child"
 	"github.com/smolvm/smolvm/internal/sys/tail"
 )
@@ -66,7 +67,8 @@ func (e *Engine) Probe(ctx context.Context) (engine.Caps, error) {
 			WithRemedy("install a newer one, or name one by %s=/path/to/%s", programVar, program)
 	}
 	return engine.Caps{
-		Version: p.version.String(), Path: path, Build: p.build, Tested: p.version.tested(), Accels: accels(kvmDevice),
+		Version: p.version.String(), Path: path, Build: p.build, Tested: p.version.tested(),
+		Accels: []engine.Accel{kvm.Accel(), {Name: accelTCG, Emulated: true}},
 	}, nil
 }
 

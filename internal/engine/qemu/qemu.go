@@ -13,7 +13,6 @@ import (
 
 const (
 	name     = "qemu"
-	accelKVM = "kvm"
 	accelTCG = "tcg"
 )
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
+	"github.com/smolvm/smolvm/internal/engine/kvm"
 	"github.com/smolvm/smolvm/internal/engine/qemu/qmp"
 	"github.com/smolvm/smolvm/internal/sys/child"
 	"github.com/smolvm/smolvm/internal/sys/launch"
@@ -194,12 +195,12 @@ func (s *starting) plan(khz uint64) (launch.Plan, error) {
 	if s.spec.NIC != nil && s.spec.NIC.Unfiltered {
 		p.Network, p.Refused = true, "its network is not filtered"
 	}
-	if s.spec.Accel != accelKVM {
+	if s.spec.Accel != kvm.Name {
 		return p, nil
 	}
-	p.Devices = []string{kvmDevice}
+	p.Devices = []string{kvm.Device}
 	if p.UID != 0 {
-		groups, err := kvmGroup(kvmDevice)
+		groups, err := kvm.Groups(kvm.Device)
 		if err != nil {
 			return p, err
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"runtime/debug"
 	"time"
@@ -27,18 +28,30 @@ func Main(ctx context.Context, build string) error {
 	if err := boot.Early(log); err != nil {
 		return fmt.Errorf("boot: %w", err)
 	}
-	port, err := openPort(ctx)
+	l, err := listen(ctx)
 	if err != nil {
 		return err
-	}
-	if boot.Parameter(link.RawParam) {
-		return raw(port)
 	}
 	sys, err := boot.Prepare(log)
 	if err != nil {
 		return fmt.Errorf("boot: %w", err)
 	}
-	return Serve(ctx, link.Listen(port), Options{Build: build, Log: log, System: sys, PowerOff: boot.PowerOff})
+	return Serve(ctx, l, Options{Build: build, Log: log, System: sys, PowerOff: boot.PowerOff})
+}
+
+// listen opens the way by which the host comes.
+func listen(ctx context.Context) (net.Listener, error) {
+	if boot.Parameter(link.VsockParam) {
+		return link.ListenVsock()
+	}
+	port, err := openPort(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if boot.Parameter(link.RawParam) {
+		return nil, raw(port)
+	}
+	return link.Listen(port), nil
 }
 
 func openPort(ctx context.Context) (*link.Port, error) {

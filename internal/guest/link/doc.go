@@ -7,7 +7,9 @@
 // carries a check value, so that a reader which fell out of step finds the next one, and a sequence number, so that a
 // connection in which something was lost breaks instead of going on with a hole.
 //
-// Layer: guest; used by engine/qemu on the host and by the agent. It imports none of ours.
+// Where the machine has a socket device of its own (vsock), the agent listens there, and none of this is needed.
+//
+// Layer: guest; used by the engines on the host and by the agent. It imports none of ours.
 package link
 
 // PortName is the name of the virtio-serial port on which the agent answers.

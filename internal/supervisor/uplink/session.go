@@ -41,7 +41,7 @@ type refusal struct{ why string }
 func (r *refusal) Error() string { return r.why }
 
 // start starts a gateway process.
-func (u *Uplink) start(ctx context.Context) (*session, error) {
+func (u *Uplink) start(ctx context.Context, wire *os.File) (*session, error) {
 	names, err := os.OpenFile(u.opts.Names, os.O_RDWR|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, errdefs.Host.Errorf("the file of synthetic names: %w", err)
@@ -60,7 +60,7 @@ func (u *Uplink) start(ctx context.Context) (*session, error) {
 	s := &session{conn: control.NewConn(c), gone: make(chan struct{}), waiting: map[uint64]chan control.Answer{}}
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", control.Command)
 	cmd.Env = child.Environ(control.Environment()...)
-	cmd.ExtraFiles = []*os.File{u.wire, theirs, names}
+	cmd.ExtraFiles = []*os.File{wire, theirs, names}
 	cmd.Stderr = &s.said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if s.child, err = child.Start(cmd); err != nil {

@@ -46,6 +46,9 @@ type Uplink struct {
 
 	mu      sync.Mutex
 	policy  api.NetworkPolicy
+	taken   *os.File      // the wire, where it is not the one that we made
+	rewired bool          // another wire came since the last gateway was started
+	begun   *session      // the gateway that was started last
 	now     *session      // the gateway that is up; nil while there is none
 	changed chan struct{} // closed when now changes
 	everUp  bool
@@ -98,14 +101,11 @@ func pair() (wire, nic *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "wire"), os.NewFile(uintptr(fds[1]), "nic"), nil
 }
 
-// NIC is the card's end of the wire that Start made; nil when it made none. It stays open until Close.
-func (u *Uplink) NIC() *os.File { return u.nic }
-
 // Close ends the gateway and the wire.
 func (u *Uplink) Close() error {
 	u.cancel()
 	<-u.done
-	err := u.wire.Close()
+	err := errors.Join(u.Take(nil), u.wire.Close())
 	if u.nic != nil {
 		err = errors.Join(err, u.nic.Close())
 	}
@@ -122,6 +122,9 @@ func (u *Uplink) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			u.set(nil, errdefs.Unavailable.Errorf("the VM's network has ended"))
 			return
+		}
+		if u.anotherWire() {
+			continue
 		}
 		u.opts.Log.Warn("the gateway has ended", "error", err)
 		if failures = failures + 1; u.wasUp() {
@@ -147,11 +150,15 @@ func (u *Uplink) run(ctx context.Context) {
 
 // one runs one gateway to its end.
 func (u *Uplink) one(ctx context.Context) error {
-	s, err := u.start(ctx)
+	wire := u.end()
+	s, err := u.start(ctx, wire)
 	if err != nil {
 		return err
 	}
 	defer s.end()
+	if !u.begin(s, wire) {
+		return errors.New("there is another wire")
+	}
 	stop := context.AfterFunc(ctx, s.child.Kill)
 	defer stop()
 	go s.read(u.opts.Record)

@@ -61,6 +61,12 @@ func start(t *testing.T) *line {
 // ask asks the gateway's name server for a name's address; "" when it has none, or nobody answers.
 func (l *line) ask(name string) string {
 	l.Helper()
+	return l.askAt(int(l.NIC().Fd()), name)
+}
+
+// askAt asks at one end of a wire.
+func (l *line) askAt(fd int, name string) string {
+	l.Helper()
 	l.asked++
 	q := dnsmessage.Message{
 		Header:    dnsmessage.Header{ID: l.asked},
@@ -70,7 +76,6 @@ func (l *line) ask(name string) string {
 	if err != nil {
 		l.Fatal(err)
 	}
-	fd := int(l.NIC().Fd())
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 2})
 	if err := unix.Send(fd, udp(msg), 0); err != nil {
 		l.Fatal(err)
@@ -278,4 +283,47 @@ func TestConfined(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestTake: a card's other end that a monitor made becomes the wire, whenever it comes, and no gateway is said to have failed.
+func TestTake(t *testing.T) {
+	l := start(t)
+	if err := l.SetPolicy(t.Context(), allowing("a.example")); err != nil {
+		t.Fatal(err)
+	}
+	if l.ask("a.example.") == "" {
+		t.Fatal("nobody answers")
+	}
+	for range 2 { // the second while the gateway of the first may still be starting
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = unix.Close(fds[1]) }()
+		if err := l.Take(os.NewFile(uintptr(fds[0]), "wire")); err != nil {
+			t.Fatal(err)
+		}
+		if l.until(func() bool { return l.askAt(fds[1], "a.example.") != "" }); t.Failed() {
+			t.Fatal("nobody answers at the wire that was taken")
+		}
+	}
+	if l.until(func() bool { return l.ask("a.example.") != "" }); t.Failed() {
+		t.Fatal("nobody answers at the first wire, which NIC made the wire again")
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.ends) > 0 {
+		t.Errorf("failures were told of: %v", l.ends)
+	}
+}
+
+// until tries something for a while.
+func (l *line) until(do func() bool) {
+	l.Helper()
+	for range 10 {
+		if do() {
+			return
+		}
+	}
+	l.Error("it never was so")
 }

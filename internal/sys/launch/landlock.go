@@ -32,6 +32,9 @@ func (c *confiner) landlock() {
 	for _, d := range present(p.Devices) {
 		rules = append(rules, landlock.RWFiles(d).WithIoctlDev())
 	}
+	if p.WorkDir != "" { // by where we are: the path may be another one's descriptor
+		rules = append(rules, landlock.PathAccess(llsys.AccessFSMakeSock, "."))
+	}
 	err = restrict(p, rules)
 	if err != nil {
 		c.miss("landlock: %v", err)

@@ -2,6 +2,7 @@ package launch
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io/fs"
 	"net"
@@ -50,6 +51,11 @@ func probe(paths []string) int {
 	}
 	if err := os.WriteFile("/dev/null", []byte("x"), 0); err == nil {
 		fmt.Println("writes /dev/null")
+	}
+	var lc net.ListenConfig
+	if l, err := lc.Listen(context.Background(), "unix", "made"); err == nil {
+		fmt.Println("listens")
+		_ = l.Close()
 	}
 	inherited := os.NewFile(FirstFile, "inherited")
 	if b := make([]byte, 16); inherited != nil {
@@ -177,6 +183,21 @@ func TestRefusedNamespaces(t *testing.T) {
 	}
 }
 
+// TestHiddenProgram: one below a directory that only we may enter runs as another user, too.
+func TestHiddenProgram(t *testing.T) {
+	if !IsRoot() {
+		t.Skip("only root gives programs a user id")
+	}
+	p, _ := plan(t)
+	p.UID = 1_900_065_534
+	if err := os.Chmod(filepath.Dir(p.Program), 0o700); err != nil { //nolint:gosec // a directory
+		t.Fatal(err)
+	}
+	if can, _ := launched(t, p); !slices.Contains(can, "uid 1900065534 gid 1900065534") {
+		t.Errorf("it can: %v", can)
+	}
+}
+
 // TestNoProgram: what cannot be run is told as the launch's error, with the cause.
 func TestNoProgram(t *testing.T) {
 	p, _ := plan(t)
@@ -226,4 +247,76 @@ func TestRefused(t *testing.T) {
 	if !Refused(&fs.PathError{Err: syscall.EPERM}) || Refused(os.ErrNotExist) {
 		t.Error("a refusal is told from another failure by its cause")
 	}
+}
+
+// TestWorkDir: where a program may make sockets, it may make nothing else.
+func TestWorkDir(t *testing.T) {
+	p, open := plan(t)
+	if IsRoot() {
+		p.UID = 1_900_065_534
+	}
+	p.WorkDir = open
+	can, report := launched(t, p, open, ".")
+	if !slices.Contains(can, "listens") {
+		t.Errorf("it cannot listen: %v; missing: %v", can, report.Missing)
+	}
+	if abi, err := llsys.LandlockGetABIVersion(); err == nil && abi > 0 {
+		for _, line := range can {
+			if strings.HasPrefix(line, "reads ") || strings.HasPrefix(line, "writes ") && line != "writes /dev/null" {
+				t.Errorf("Landlock is in force and it %s", line)
+			}
+		}
+	}
+}
+
+// TestTAP: the program finds a card, and we hold the other end of it. It needs a /dev/net/tun that we may open.
+func TestTAP(t *testing.T) {
+	if f, err := os.OpenFile(TunDevice, os.O_RDWR, 0); err != nil {
+		t.Skipf("no TAPs here: %v", err)
+	} else {
+		_ = f.Close()
+	}
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
+	defer func() { _, _ = ours.Close(), theirs.Close() }()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	p, _ := plan(t)
+	p.Files = []*os.File{theirs}
+	p.TAP = &TAP{Name: "tap0", MTU: 65520, Socket: 0}
+	can, _ := launched(t, p)
+	if !slices.Contains(can, "card tap0") {
+		t.Errorf("no card: %v", can)
+	}
+	wire, err := ReceiveFile(conn.(*net.UnixConn), "wire")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = wire.Close()
+	for _, line := range can {
+		if strings.HasPrefix(line, "inherits") {
+			t.Error("the program has the socket, too")
+		}
+	}
+
+	p.Refused = "not here"
+	l, err := Prepare(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := child.Start(l.Cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Report(t.Context()); err == nil || !strings.Contains(err.Error(), "network namespace") {
+		t.Errorf("a card in the host's namespace: %v", err)
+	}
+	_ = c.Wait()
 }

@@ -2,6 +2,7 @@ package launch
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -23,6 +24,11 @@ func Main() int {
 		return fail(out, err)
 	}
 	c := &confiner{plan: p}
+	// Below a home that is its owner's alone, who the program becomes cannot find it.
+	held, err := unix.Open(p.Program, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fail(out, fmt.Errorf("%s cannot be run: %w", p.Program, err))
+	}
 	if err := c.confine(); err != nil {
 		return fail(out, err)
 	}
@@ -35,19 +41,25 @@ func Main() int {
 	if err != nil {
 		return fail(out, err)
 	}
-	return becomeProgram(out, line, p)
+	return becomeProgram(out, line, p, held)
 }
 
 // becomeProgram reports and execs. The report is withheld until the program was seen to be one that starts, as far as
 // that can be told: after the exec nobody is there to take it back.
-func becomeProgram(out *os.File, line []byte, p Plan) int {
-	if err := unix.Access(p.Program, unix.X_OK); err != nil {
+func becomeProgram(out *os.File, line []byte, p Plan, held int) int {
+	path := p.Program
+	err := unix.Access(path, unix.X_OK)
+	if errors.Is(err, unix.EACCES) {
+		path = fmt.Sprintf("/proc/self/fd/%d", held)
+		err = unix.Access(path, unix.X_OK)
+	}
+	if err != nil {
 		return fail(out, fmt.Errorf("%s cannot be run once confined: %w", p.Program, err))
 	}
 	if _, err := out.Write(line); err != nil {
 		return 1
 	}
-	err := unix.Exec(p.Program, append([]string{p.Program}, p.Args...), p.Env)
+	err = unix.Exec(path, append([]string{p.Program}, p.Args...), p.Env)
 	fmt.Fprintf(os.Stderr, "launch %s: %v\n", p.Program, err)
 	return 1
 }
@@ -85,6 +97,9 @@ func (c *confiner) miss(format string, args ...any) {
 // still reach the paths, and the uid goes last but for what the change of it undoes.
 func (c *confiner) confine() error {
 	c.namespaces()
+	if err := c.makeTAP(); err != nil {
+		return err
+	}
 	c.landlock()
 	if err := c.limits(); err != nil {
 		return err

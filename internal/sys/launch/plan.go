@@ -50,6 +50,12 @@ type Plan struct {
 	WriteFiles []string
 	Devices    []string // read, written and controlled
 
+	// WorkDir is its working directory, in which it may make sockets and nothing else; "" = / and none.
+	WorkDir string
+
+	// TAP is a network card for it, or nil.
+	TAP *TAP
+
 	// Network means that it goes out itself: it stays in our network namespace, and may connect.
 	Network bool
 
@@ -96,7 +102,7 @@ func Prepare(ctx context.Context, p Plan) (*Launch, error) {
 		return nil, fmt.Errorf("pipe for the launcher's report: %w", err)
 	}
 	l.Cmd = exec.CommandContext(ctx, "/proc/self/exe", Command)
-	l.Cmd.Env = p.Env
+	l.Cmd.Env, l.Cmd.Dir = p.Env, p.WorkDir
 	l.Cmd.ExtraFiles = append([]*os.File{l.plan, l.theirs}, p.Files...)
 	l.Cmd.SysProcAttr = attributes(p)
 	return l, nil
@@ -135,6 +141,9 @@ func attributes(p Plan) *syscall.SysProcAttr {
 	if !IsRoot() {
 		attr.Cloneflags |= syscall.CLONE_NEWUSER
 		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Geteuid(), Size: 1}}
+		if p.TAP != nil {
+			attr.AmbientCaps = tapCapabilities()
+		}
 		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getgid(), HostID: os.Getegid(), Size: 1}}
 	}
 	return attr

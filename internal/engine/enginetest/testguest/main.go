@@ -9,8 +9,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,17 +37,10 @@ func run() error {
 	if err := modules("/modules"); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	path, err := link.FindPort(ctx, link.PortName)
+	l, err := listen()
 	if err != nil {
 		return err
 	}
-	port, err := link.OpenPort(path)
-	if err != nil {
-		return err
-	}
-	l := link.Listen(port)
 	for {
 		conn, err := l.Accept()
 		if err != nil {
@@ -56,6 +51,28 @@ func run() error {
 			_ = conn.Close()
 		}()
 	}
+}
+
+// listen opens the way by which the engine comes.
+func listen() (net.Listener, error) {
+	line, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return nil, err
+	}
+	if slices.Contains(strings.Fields(string(line)), link.VsockParam) {
+		return link.ListenVsock()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	path, err := link.FindPort(ctx, link.PortName)
+	if err != nil {
+		return nil, err
+	}
+	port, err := link.OpenPort(path)
+	if err != nil {
+		return nil, err
+	}
+	return link.Listen(port), nil
 }
 
 func modules(dir string) error {
@@ -120,14 +137,9 @@ func (guest) WriteDrive(id string, mib int) (err error) {
 }
 
 func openDrive(id string) (*os.File, error) {
-	serials, err := filepath.Glob("/sys/block/vd*/serial")
-	if err != nil {
-		return nil, err
+	dev, ok := link.FindDrives()[id]
+	if !ok {
+		return nil, fmt.Errorf("no drive %q", id)
 	}
-	for _, s := range serials {
-		if b, err := os.ReadFile(s); err == nil && strings.TrimSpace(string(b)) == id {
-			return os.OpenFile("/dev/"+filepath.Base(filepath.Dir(s)), os.O_RDWR|unix.O_SYNC, 0)
-		}
-	}
-	return nil, fmt.Errorf("no drive %q", id)
+	return os.OpenFile(dev, os.O_RDWR|unix.O_SYNC, 0)
 }

@@ -51,22 +51,6 @@ func TestUpdateLeavesEqualFilesAlone(t *testing.T) {
 	}
 }
 
-func TestDrives(t *testing.T) {
-	sys := t.TempDir()
-	for dev, serial := range map[string]string{"vda": "image\n", "vdb": "disk", "sda": "other"} {
-		if err := os.MkdirAll(filepath.Join(sys, dev), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(sys, dev, "serial"), []byte(serial), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got := drives(sys)
-	if len(got) != 2 || got["image"] != "/dev/vda" || got["disk"] != "/dev/vdb" {
-		t.Errorf("drives = %v", got)
-	}
-}
-
 func TestContainsField(t *testing.T) {
 	if !containsField("quiet smolvm.raw panic=-1\n", "smolvm.raw") || containsField("xsmolvm.raw", "smolvm.raw") {
 		t.Error("words of the command line are told apart wrongly")

@@ -134,19 +134,6 @@ func containsField(line, word string) bool {
 	return false
 }
 
-// drives maps the serial of each virtio drive to its device.
-func drives(sys string) map[string]string {
-	found := map[string]string{}
-	names, _ := filepath.Glob(filepath.Join(sys, "vd*", "serial"))
-	for _, n := range names {
-		b, err := os.ReadFile(n)
-		if err == nil {
-			found[strings.TrimSpace(string(b))] = "/dev/" + filepath.Base(filepath.Dir(n))
-		}
-	}
-	return found
-}
-
 // PowerOff switches the machine off. It does not return.
 func PowerOff() {
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)

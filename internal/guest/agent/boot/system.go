@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/smolvm/smolvm/internal/guest/agent/command"
+	guestlink "github.com/smolvm/smolvm/internal/guest/link"
 	"github.com/smolvm/smolvm/internal/guest/proto"
 )
 
@@ -33,7 +34,7 @@ const (
 
 // Prepare finds the drives and mounts the image, read only.
 func Prepare(log *slog.Logger) (*System, error) {
-	s := &System{log: log, drives: drives("/sys/block")}
+	s := &System{log: log, drives: guestlink.FindDrives()}
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err == nil {
 		s.release = unix.ByteSliceToString(uts.Release[:])
