@@ -1,7 +1,7 @@
 // Package client is the host's end of the protocol with the agent in a guest. The guest is hostile: everything that comes
 // from it is bounded, and its answers are checked before they are believed.
 //
-// Layer: guest. It may import guest/proto and errdefs.
+// Layer: guest. It may import guest/proto, guest/tunnel and errdefs.
 package client
 
 import (
