@@ -35,6 +35,7 @@ func layers() []layer {
 		{"internal/image/...", []string{"internal/image/...", api, errdefs, sys}},
 		{"internal/network", []string{api, errdefs}},
 		{"internal/network/audit", []string{api, errdefs, sys}},
+		{"internal/network/publish", []string{api, errdefs}},
 		{"internal/network/control", []string{api, errdefs}},
 		{"internal/network/gateway/...", []string{"internal/network/gateway/...", "internal/network", "internal/network/control", api, errdefs, sys}},
 		{"internal/store", []string{api, errdefs, sys}},
@@ -43,14 +44,15 @@ func layers() []layer {
 			"internal/supervisor/rpc", "internal/guest/client", "internal/guest/proto", api, errdefs, sys,
 		}},
 		{"internal/supervisor/uplink", []string{"internal/network/control", api, errdefs, sys}},
+		{"internal/supervisor/idle", nil},
 		{"internal/supervisor", []string{
-			"internal/supervisor/relay", "internal/supervisor/rpc", "internal/supervisor/uplink", engine, "internal/network", "internal/network/audit", "internal/network/control", "internal/guest/client",
+			"internal/supervisor/idle", "internal/supervisor/relay", "internal/supervisor/rpc", "internal/supervisor/uplink", engine, "internal/network", "internal/network/audit", "internal/network/control", "internal/network/publish", "internal/guest/client",
 			"internal/guest/proto", "internal/store", api, errdefs, sys,
 		}},
 		{"internal/budget", []string{errdefs, sys}},
 		{"internal/lifecycle", []string{
 			"internal/budget",
-			engine, "internal/image", "internal/network", "internal/network/audit", "internal/network/control", "internal/store", "internal/supervisor/rpc", api, errdefs, sys,
+			engine, "internal/image", "internal/network", "internal/network/audit", "internal/network/control", "internal/network/publish", "internal/store", "internal/supervisor/rpc", api, errdefs, sys,
 		}},
 		{"internal/bench", []string{
 			"internal/lifecycle", engine, "internal/network", "internal/image", "internal/image/ext4", "internal/guest/client", "internal/guest/link",
