@@ -41,6 +41,7 @@ type Options struct {
 type Agent struct {
 	opts Options
 	bufs files.Buffers
+	gate chan struct{} // of connections to ports
 
 	mu         sync.Mutex
 	runner     *command.Runner // nil until Configure
@@ -58,7 +59,7 @@ func New(opts Options) *Agent {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Agent{opts: opts}
+	return &Agent{opts: opts, gate: make(chan struct{}, portWriters)}
 }
 
 // Serve answers on l's connections until l fails or ctx ends, and returns why. It closes l.

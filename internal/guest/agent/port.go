@@ -39,7 +39,7 @@ func (a *Agent) openPort(w http.ResponseWriter, r *http.Request, port int) error
 	}
 	defer func() { _ = conn.Close() }()
 	w.WriteHeader(http.StatusOK)
-	out := flushing{w, http.NewResponseController(w)}
+	out := flushing{w, http.NewResponseController(w), a.gate}
 	abort := func() {
 		_ = conn.SetLinger(0)
 		_ = conn.Close()
@@ -55,14 +55,21 @@ func (a *Agent) openPort(w http.ResponseWriter, r *http.Request, port int) error
 	return nil
 }
 
-// flushing sends at once what is written to it.
+// portWriters is how many connections to ports may have bytes in the link's hands at once. Commands share the link, and
+// would else wait behind a piece of each connection.
+const portWriters = 4
+
+// flushing sends what is written to it, when it is its turn, and returns when that is done.
 type flushing struct {
-	w  http.ResponseWriter
-	rc *http.ResponseController
+	w    http.ResponseWriter
+	rc   *http.ResponseController
+	gate chan struct{}
 }
 
 // Write implements io.Writer.
 func (f flushing) Write(p []byte) (int, error) {
+	f.gate <- struct{}{}
+	defer func() { <-f.gate }()
 	n, err := f.w.Write(p)
 	if err == nil {
 		err = f.rc.Flush()

@@ -27,6 +27,7 @@ type Client struct {
 	http  *http.ClientConn
 	rpc   proto.AgentClient
 	hello *proto.HelloResponse
+	gate  chan struct{} // of connections to ports
 }
 
 const (
@@ -40,7 +41,7 @@ func New(ctx context.Context, dial Dialer) (_ *Client, err error) {
 	if err != nil {
 		return nil, classify(ctx, "reach the guest", err)
 	}
-	c := &Client{conn: &watched{Conn: raw, gone: make(chan struct{})}}
+	c := &Client{conn: &watched{Conn: raw, gone: make(chan struct{})}, gate: make(chan struct{}, portWriters)}
 	defer func() {
 		if err != nil {
 			_ = c.Close()

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync"
 
 	"github.com/smolvm/smolvm/internal/guest/tunnel"
 )
@@ -33,7 +34,7 @@ func (c *Client) JoinPort(ctx context.Context, port int, conn PortConn, seen tun
 		_ = w.CloseWithError(context.Canceled)
 	}
 	defer context.AfterFunc(ctx, abort)()
-	body, err := c.request(ctx, http.MethodPost, "/v1/port", url.Values{"port": {strconv.Itoa(port)}}, up)
+	body, err := c.request(ctx, http.MethodPost, "/v1/port", url.Values{"port": {strconv.Itoa(port)}}, &paced{PipeReader: up, gate: c.gate, done: make(chan struct{})})
 	if err != nil {
 		abort()
 		return err
@@ -53,4 +54,60 @@ func (c *Client) WaitPort(ctx context.Context, port int) error {
 		return err
 	}
 	return body.Close()
+}
+
+// portWriters is how many connections to ports may have bytes in the link's hands at once. Commands share the link, and
+// would else wait behind a piece of each connection.
+const portWriters = 4
+
+// paced is a request's body that gives its bytes out when it is its turn. The turn ends with the next Read: then they are sent.
+type paced struct {
+	*io.PipeReader
+	gate chan struct{}
+	done chan struct{}
+
+	mu     sync.Mutex
+	held   bool
+	closed bool
+}
+
+// Read implements io.Reader.
+func (p *paced) Read(b []byte) (int, error) {
+	p.release(false)
+	n, err := p.PipeReader.Read(b)
+	if n == 0 {
+		return n, err
+	}
+	select {
+	case p.gate <- struct{}{}:
+	case <-p.done:
+		return 0, io.ErrClosedPipe
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		<-p.gate
+		return 0, io.ErrClosedPipe
+	}
+	p.held = true
+	return n, err
+}
+
+// Close implements io.Closer; the transport calls it, also in the middle.
+func (p *paced) Close() error {
+	p.release(true)
+	return p.PipeReader.Close()
+}
+
+func (p *paced) release(last bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held {
+		<-p.gate
+		p.held = false
+	}
+	if last && !p.closed {
+		p.closed = true
+		close(p.done)
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 )
 
 // Conn is a connection whose directions end apart.
@@ -49,22 +50,32 @@ func Answer(conn Conn, r io.Reader, w io.Writer, abort func()) error {
 
 // run does it; read is closed when r has ended.
 func run(conn Conn, r io.Reader, w io.Writer, abort func(), seen Seen) (read <-chan struct{}, _ error) {
-	j := &join{conn: conn, w: w, abort: abort, seen: seen, credit: Window}
+	j := &join{conn: conn, w: w, abort: abort, seen: seen, credit: Window, passing: true}
 	j.changed = sync.NewCond(&j.mu)
 	var all sync.WaitGroup
 	all.Go(func() {
 		defer j.quiet()
 		j.part(j.send())
 	})
-	all.Go(func() { j.part(j.deliver()) })
+	all.Go(func() { j.part(j.finish(j.deliver())) })
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		if err := j.receive(r); err != nil {
-			j.fail(err)
+			j.breakOff(err)
 		}
 	}()
 	all.Wait()
+	j.mu.Lock()
+	stop, whole := j.rest, j.parts == 2
+	j.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	if !whole { // a stream that takes no more brings no more either
+		<-done
+		j.fail(errUnfinished)
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return done, j.err
@@ -87,22 +98,58 @@ type join struct {
 	ended   bool   // the other end sends no more
 	sentEnd bool   // we have told, or are just telling, that we send no more
 	silent  bool   // we send no more, whatever the reason
+	cut     error  // why the stream brings no more, although it should
+	passing bool   // what it has brought is still passed on
 	parts   int    // of the two directions, those that have ended
+	rest    func() // ends the watch after our last byte; nil before
 	err     error
 }
 
 // errUnfinished is a stream that ends in the middle.
 var errUnfinished = errors.New("the stream ended before the connection did")
 
+// errStream is the stream's failure where we write. What reads it says why, and decides.
+var errStream = errors.New("the stream takes no more")
+
 // part notes the end of a direction.
 func (j *join) part(err error) {
-	if err != nil {
+	switch {
+	case err == nil:
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.parts++
+	case !errors.Is(err, errStream):
 		j.fail(err)
-		return
 	}
+}
+
+// linger bounds what a connection may still take after its stream broke.
+const linger = 2 * time.Second
+
+// breakOff notes that the stream brings no more. What it has brought still goes to the connection: a server may refuse in the
+// middle of a request, and say why.
+func (j *join) breakOff(err error) {
+	j.mu.Lock()
+	j.cut = err
+	passing := j.passing
+	j.changed.Broadcast()
+	j.mu.Unlock()
+	if !passing {
+		j.fail(err)
+	} else if c, ok := j.conn.(interface{ SetWriteDeadline(at time.Time) error }); ok {
+		_ = c.SetWriteDeadline(time.Now().Add(linger))
+	}
+}
+
+// finish notes that everything that came was passed on, or cannot be.
+func (j *join) finish(err error) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.parts++
+	j.passing = false
+	if err == nil {
+		err = j.cut
+	}
+	return err
 }
 
 // quiet notes that we send no more.
@@ -132,17 +179,32 @@ func (j *join) write(frame []byte, kind byte, n int) error {
 	put(frame, kind, n)
 	j.wmu.Lock()
 	defer j.wmu.Unlock()
-	_, err := j.w.Write(frame)
-	return err
+	if _, err := j.w.Write(frame); err != nil {
+		return errStream
+	}
+	return nil
 }
 
 // room waits until something may be sent, and returns how much.
 func (j *join) room() (int, error) {
+	if n, err := j.roomNow(); n > 0 || err != nil {
+		return n, err
+	}
+	defer j.watch()()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for j.credit == 0 && j.err == nil {
+	for j.credit == 0 && j.err == nil && j.cut == nil {
 		j.changed.Wait()
 	}
+	if j.cut != nil {
+		return 0, errStream
+	}
+	return min(j.credit, chunk), j.err
+}
+
+func (j *join) roomNow() (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	return min(j.credit, chunk), j.err
 }
 
@@ -165,8 +227,9 @@ func (j *join) send() error {
 			j.seen(0, n)
 		}
 		if err == io.EOF { //nolint:errorlint // a connection's own
+			stop := j.watch()
 			j.mu.Lock()
-			j.sentEnd = true
+			j.sentEnd, j.rest = true, stop
 			j.mu.Unlock()
 			return j.write(make([]byte, header), kindEnd, 0)
 		}
@@ -250,11 +313,14 @@ func (j *join) acked(n int) error {
 func (j *join) queuedBytes() ([]byte, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for len(j.queue) == 0 && !j.ended && j.err == nil {
+	for len(j.queue) == 0 && !j.ended && j.err == nil && j.cut == nil {
 		j.changed.Wait()
 	}
 	b := j.queue
 	j.queue = nil
+	if len(b) == 0 && !j.ended && j.err == nil {
+		return nil, j.cut
+	}
 	return b, j.err
 }
 
@@ -280,27 +346,24 @@ func (j *join) deliver() error {
 		for len(b) > 0 {
 			n := min(len(b), chunk)
 			if _, err := j.conn.Write(b[:n]); err != nil {
-				return j.broken(err)
+				return j.takesNoMore(err)
 			}
 			b = b[n:]
 			j.seen(n, 0)
 			unsaid += n
 			if j.passed(n) && unsaid >= Window/4 {
-				if err := j.write(ack, kindAck, unsaid); err != nil {
-					return err
-				}
+				_ = j.write(ack, kindAck, unsaid) // without a stream, what is here is passed on all the same
 				unsaid = 0
 			}
 		}
 	}
 }
 
-// broken is a connection that takes no more. What it has said before is still passed on: a server may refuse in the middle of
-// a request, and say why.
-func (j *join) broken(err error) error {
+// takesNoMore is a connection that does not let us write. What it has said before is still passed on.
+func (j *join) takesNoMore(err error) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for !j.silent && j.err == nil {
+	for !j.silent && j.err == nil && j.cut == nil {
 		j.changed.Wait()
 	}
 	return err

@@ -211,6 +211,45 @@ func TestSlowReader(t *testing.T) {
 	ends(t, guest, true)
 }
 
+// TestGoneUnread: a client that is gone while nobody reads it is noticed, although the server does not move.
+func TestGoneUnread(t *testing.T) {
+	t.Run("stuffed", func(t *testing.T) {
+		client, server, host, guest := tunnel(t)
+		_ = server.SetReadBuffer(16 << 10)
+		_ = guest.conn.SetWriteBuffer(16 << 10)
+		_ = client.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
+		_, _ = client.Write(make([]byte, 32<<20))
+		reset(client)
+		ends(t, host, true)
+		ends(t, guest, true)
+	})
+	t.Run("ended", func(t *testing.T) {
+		client, server, host, guest := tunnel(t)
+		_ = client.CloseWrite()
+		if _, err := server.Read(make([]byte, 1)); err != io.EOF { //nolint:errorlint // a connection's own
+			t.Fatal(err)
+		}
+		reset(client)
+		ends(t, host, true)
+		ends(t, guest, true)
+	})
+	t.Run("slow but there", func(t *testing.T) {
+		client, server, host, guest := tunnel(t)
+		_ = client.CloseWrite()
+		const size = 4 << 20
+		go func() {
+			_, _ = server.Write(make([]byte, size))
+			_ = server.Close() // long before all has arrived
+		}()
+		time.Sleep(patience + 300*time.Millisecond)
+		if n, err := io.Copy(io.Discard, client); err != nil || n != size {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+		ends(t, host, false)
+		ends(t, guest, false)
+	})
+}
+
 // TestHostileFrames: an end that does not hold the rules is cut off, and what it sends is not kept.
 func TestHostileFrames(t *testing.T) {
 	data := func(n int) string {
