@@ -8,6 +8,7 @@ import (
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/internal/cli/change"
 	"github.com/smolvm/smolvm/internal/cli/network"
+	"github.com/smolvm/smolvm/internal/cli/port"
 	"github.com/smolvm/smolvm/internal/cli/procs"
 	"github.com/smolvm/smolvm/internal/cli/session"
 	"github.com/smolvm/smolvm/internal/cli/tidy"
@@ -35,9 +36,15 @@ type VMs interface {
 	Lives
 	Viewer
 	Pauser
-	network.VMs
+	Networks
 	// Connect returns the way into a running VM. The caller closes it.
 	Connect(ctx context.Context, id string) (Guest, error)
+}
+
+// Networks says what VMs reach, and what reaches them.
+type Networks interface {
+	network.VMs
+	port.Publisher
 }
 
 // Lives makes, starts, stops and removes VMs.
@@ -69,6 +76,7 @@ type Guest interface {
 	Runner
 	procs.Guest
 	transfer.Files
+	port.Guest
 }
 
 // Runner runs commands in a VM.

@@ -171,7 +171,8 @@ func Added(ports []api.Port, p api.Port) ([]api.Port, error) {
 	p = p.WithDefaults()
 	for _, q := range ports {
 		if p.Clashes(q) {
-			return nil, errdefs.AlreadyExists.Errorf("port %d of %s is taken: the VM publishes %s", p.HostPort, p.Address, q)
+			return nil, errdefs.AlreadyExists.Errorf("port %d of %s is taken: the VM publishes %s", p.HostPort, p.Address, q).
+				WithRemedy("another HOST; without one any free port is taken")
 		}
 	}
 	ports = append(slices.Clone(ports), p)
