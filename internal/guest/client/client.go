@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -27,7 +28,9 @@ type Client struct {
 	http  *http.ClientConn
 	rpc   proto.AgentClient
 	hello *proto.HelloResponse
-	gate  chan struct{} // of connections to ports
+
+	gate     chan struct{} // of connections to ports
+	portTime time.Duration
 }
 
 const (
@@ -41,7 +44,7 @@ func New(ctx context.Context, dial Dialer) (_ *Client, err error) {
 	if err != nil {
 		return nil, classify(ctx, "reach the guest", err)
 	}
-	c := &Client{conn: &watched{Conn: raw, gone: make(chan struct{})}, gate: make(chan struct{}, portWriters)}
+	c := &Client{conn: &watched{Conn: raw, gone: make(chan struct{})}, gate: make(chan struct{}, portWriters), portTime: portTime}
 	defer func() {
 		if err != nil {
 			_ = c.Close()

@@ -8,7 +8,9 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"time"
 
+	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/guest/tunnel"
 )
 
@@ -20,6 +22,9 @@ type PortConn interface {
 }
 
 var _ PortConn = (*net.TCPConn)(nil)
+
+// portTime bounds the wait for the agent's word: it tries a service for 10 s, and nobody reads conn meanwhile.
+const portTime = 15 * time.Second
 
 // JoinPort joins conn with a TCP port of the guest, until both directions have ended or something fails, and closes it. seen is
 // told of the bytes. A port on which nothing listens is class not_found.
@@ -34,7 +39,11 @@ func (c *Client) JoinPort(ctx context.Context, port int, conn PortConn, seen tun
 		_ = w.CloseWithError(context.Canceled)
 	}
 	defer context.AfterFunc(ctx, abort)()
+	late := time.AfterFunc(c.portTime, abort)
 	body, err := c.request(ctx, http.MethodPost, "/v1/port", url.Values{"port": {strconv.Itoa(port)}}, &paced{PipeReader: up, gate: c.gate, done: make(chan struct{})})
+	if !late.Stop() && err != nil {
+		err = errdefs.Timeout.Errorf("connect to the guest: its agent does not answer within %s", c.portTime)
+	}
 	if err != nil {
 		abort()
 		return err
