@@ -367,7 +367,7 @@ func TestWaitPort(t *testing.T) {
 func TestPortKeepsAwake(t *testing.T) {
 	m := rig(t, "")
 	ctx := t.Context()
-	cfg := api.Config{ID: "web", DiskMiB: 256, IdleMs: 1500, Ports: []api.Port{{GuestPort: service(t)}}}
+	cfg := api.Config{ID: "web", DiskMiB: 256, IdleMs: 5000, Ports: []api.Port{{GuestPort: service(t)}}}
 	if _, err := m.Create(ctx, cfg, CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -376,8 +376,8 @@ func TestPortKeepsAwake(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := answers(t, box.Ports[0])
-	for range 8 {
-		time.Sleep(500 * time.Millisecond)
+	for range 7 {
+		time.Sleep(time.Second)
 		if _, err := io.WriteString(c, "x\n"); err != nil {
 			t.Fatal(err)
 		}

@@ -52,7 +52,7 @@ func (g *guest) open(t *testing.T, port int) (client *net.TCPConn, done chan err
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Close() })
-	_ = client.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = client.SetDeadline(time.Now().Add(time.Minute))
 	host, err := l.AcceptTCP()
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +70,7 @@ func joined(t *testing.T, done chan error, wrong bool) error {
 			t.Errorf("it ended with %v", err)
 		}
 		return err
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("it did not end")
 		return nil
 	}
@@ -186,7 +186,7 @@ func TestPortsStalled(t *testing.T) {
 			}
 		}
 	})
-	for range 40 {
+	for range 30 {
 		client, _ := g.open(t, deaf)
 		go func() { _, _ = client.Write(make([]byte, 64<<20)) }()
 	}

@@ -119,7 +119,7 @@ func TestHostilePort(t *testing.T) {
 				if !errdefs.Is(err, tt.class) && (tt.class != errdefs.Internal || err == nil) {
 					t.Errorf("%v", err)
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(30 * time.Second):
 				t.Fatal("it does not end")
 			}
 			_ = client.SetReadDeadline(time.Now().Add(10 * time.Second))

@@ -88,7 +88,7 @@ func ends(t testing.TB, s *side, wrong bool) {
 		if (err != nil) != wrong {
 			t.Errorf("it ended with %v", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("it did not end")
 	}
 }
