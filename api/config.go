@@ -75,6 +75,8 @@ type Config struct {
 	NoHostCAs bool `json:"no_host_cas,omitempty"`
 	// Network is what the VM may reach, as it was asked for at first; Sandbox.Network is what is in force.
 	Network NetworkPolicy `json:"network,omitzero"`
+	// Ports are published from the first start on; Sandbox.Ports are what is published now.
+	Ports []Port `json:"ports,omitempty"`
 	// TTLMs is how long the VM may run before it is stopped; 0 = as long as it likes. Each start begins it anew.
 	TTLMs int64 `json:"ttl_ms,omitempty"`
 	// IdleMs is how long nobody may ask anything of it before IdleAction is done; 0 = as long as he likes.
@@ -146,7 +148,7 @@ func (c Config) WithDefaults() Config {
 	if c.DiskMiB == 0 {
 		c.DiskMiB = DefaultDiskMiB
 	}
-	c.Network = c.Network.WithDefaults()
+	c.Network, c.Ports = c.Network.WithDefaults(), PortsWithDefaults(c.Ports)
 	return c
 }
 
@@ -191,6 +193,9 @@ func (c Config) Validate() error {
 		return errdefs.Invalid.Errorf("workdir: %q is not absolute", c.Workdir)
 	}
 	if err := c.Network.Validate(); err != nil {
+		return err
+	}
+	if err := ValidatePorts(c.Ports); err != nil {
 		return err
 	}
 	return ValidateEnv(c.Env)

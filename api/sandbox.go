@@ -23,6 +23,9 @@ type Sandbox struct {
 	// Network is the policy in force, or that of the next start.
 	Network NetworkPolicy `json:"network"`
 
+	// Ports are those that are published, or will be at the next start.
+	Ports []Port `json:"ports"`
+
 	CreatedAt time.Time  `json:"created_at"`
 	StartedAt *time.Time `json:"started_at,omitempty"`
 	StoppedAt *time.Time `json:"stopped_at,omitempty"`

@@ -19,7 +19,7 @@ import (
 // The control sockets' protocol that this program speaks.
 const (
 	protocolMin = 1
-	protocolMax = 2
+	protocolMax = 3
 )
 
 func programVersion() api.Version {

@@ -20,8 +20,10 @@ import (
 	"github.com/smolvm/smolvm/internal/cli/completion"
 	"github.com/smolvm/smolvm/internal/cli/config"
 	"github.com/smolvm/smolvm/internal/cli/engines"
+	"github.com/smolvm/smolvm/internal/cli/figures"
 	"github.com/smolvm/smolvm/internal/cli/interrupt"
 	"github.com/smolvm/smolvm/internal/cli/network"
+	"github.com/smolvm/smolvm/internal/cli/port"
 	"github.com/smolvm/smolvm/internal/cli/show"
 	"github.com/smolvm/smolvm/internal/cli/ssh"
 	"github.com/smolvm/smolvm/internal/cli/value"
@@ -51,11 +53,7 @@ type App struct {
 }
 
 // BenchOptions say what to measure.
-type BenchOptions struct {
-	Suites   []string // none = all
-	Runs     int      // 0 = each suite's own default
-	Progress api.ProgressFunc
-}
+type BenchOptions = figures.Options
 
 // app is one run of the program.
 type app struct {
@@ -118,7 +116,7 @@ it afterwards; "smolvm create" and "smolvm start" make one that stays.`,
 	root.AddCommand(a.runCommand(), a.execCommand(), a.shellCommand(), a.cpCommand(), a.logsCommand())
 	root.AddCommand(a.processCommands()...)
 	root.AddCommand(a.moreCommands()...)
-	root.AddCommand(a.createCommand(), a.startCommand(), a.stopCommand(), a.pauseCommand(), a.unpauseCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand(), network.Command(a.netFront()))
+	root.AddCommand(a.createCommand(), a.startCommand(), a.stopCommand(), a.pauseCommand(), a.unpauseCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand(), network.Command(a.netFront()), port.Command(a.portFront()))
 	root.AddCommand(ssh.Commands(a.sshFront())...)
 	engineFront := engines.Front{Args: value.Args, Group: a.knownCommand, Stdout: a.Stdout, Open: func() (engines.Service, error) { return a.Engines(a.options(false)) }}
 	root.AddCommand(engines.Command(engineFront), a.doctorCommand(), a.versionCommand())
@@ -216,6 +214,23 @@ func (a *app) netFront() network.Front {
 		s, err := a.open(false)
 		return s.VMs, err
 	}}
+}
+
+func (a *app) portFront() port.Front {
+	return port.Front{
+		Args: value.Args, Group: a.knownCommand, IDs: a.completeIDs, SSH: a.sshFront().Prepare, Stdout: a.Stdout, Stderr: a.Stderr,
+		Open: func() (port.VMs, error) {
+			s, err := a.open(false)
+			return s.VMs, err
+		},
+		Connect: func(ctx context.Context, id string) (port.Guest, error) {
+			s, err := a.open(false)
+			if err != nil {
+				return nil, err
+			}
+			return s.VMs.Connect(ctx, id)
+		},
+	}
 }
 
 func (a *app) sshFront() ssh.Front {

@@ -28,14 +28,59 @@ func call(format string, args ...any) {
 	_, _ = fmt.Fprintf(f, format+"\n", args...)
 }
 
+func (d double) PublishPort(_ context.Context, id string, p api.Port) (api.Port, error) {
+	vm, err := d.find(id)
+	if err != nil {
+		return p, err
+	}
+	if p.HostPort == 8080 {
+		return p, errdefs.AlreadyExists.Errorf("port 8080 of 127.0.0.1 is taken on this host").WithRemedy("ss -ltnp")
+	}
+	if p.HostPort == 0 && vm.State.Live() {
+		p.HostPort = 40001
+	}
+	call("publish %s %s", id, p)
+	return p, nil
+}
+
+func (d double) UnpublishPort(_ context.Context, id string, which api.Port) (api.Port, error) {
+	vm, err := d.find(id)
+	if err != nil {
+		return which, err
+	}
+	at, err := api.SelectPort(vm.Ports, which)
+	if err != nil {
+		return which, err
+	}
+	call("unpublish %s %s", id, vm.Ports[at])
+	return vm.Ports[at], nil
+}
+
+func (guest) WaitPort(ctx context.Context, port int) error {
+	if port == 9 {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	call("wait for port %d", port)
+	return nil
+}
+
 func (double) vms() []api.Sandbox {
 	born := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	web := api.Config{ID: "web", CPUs: 2, MemoryMiB: 2048, DiskMiB: 8192}.WithDefaults()
 	old := api.Config{ID: "old"}.WithDefaults()
 	return []api.Sandbox{
-		{ID: "web", State: api.StateRunning, Owner: api.OwnerKeep, Config: web, Network: api.NetworkPolicy{Mode: api.NetOpen}, CreatedAt: born},
+		{ID: "web", State: api.StateRunning, Owner: api.OwnerKeep, Config: web, Network: api.NetworkPolicy{Mode: api.NetOpen}, CreatedAt: born, Ports: ports()},
 		{ID: "old", State: api.StateError, Reason: "panic: \x1b[31mguest", Owner: api.OwnerKeep, Config: old, Network: api.NetworkPolicy{Mode: api.NetOpen}, CreatedAt: born},
 	}
+}
+
+// ports are those that "web" publishes, where a test wants some.
+func ports() []api.Port {
+	if os.Getenv("PORTS") == "" {
+		return []api.Port{}
+	}
+	return []api.Port{{Address: "127.0.0.1", HostPort: 8080, GuestPort: 80}, {Address: "::1", HostPort: 40002, GuestPort: 443, Any: true}}
 }
 
 func (d double) find(id string) (api.Sandbox, error) {
@@ -65,6 +110,9 @@ func (d double) Create(_ context.Context, cfg api.Config, o lifecycle.CreateOpti
 	if cfg.TTLMs != 0 || cfg.IdleMs != 0 {
 		call("limits ttl=%d idle=%d=%s", cfg.TTLMs, cfg.IdleMs, cfg.IdleAction)
 	}
+	if len(cfg.Ports) > 0 {
+		call("ports %v start=%v", cfg.Ports, o.Start)
+	}
 	return api.Sandbox{ID: cfg.ID, State: api.StateCreated, Config: cfg}, nil
 }
 
@@ -80,7 +128,11 @@ func (d double) Start(ctx context.Context, id string, progress api.ProgressFunc)
 		return api.Sandbox{}, ctx.Err()
 	}
 	call("start %s", id)
-	return api.Sandbox{ID: id, State: api.StateRunning}, nil
+	vm := api.Sandbox{ID: id, State: api.StateRunning}
+	if id == "ported" {
+		vm.Ports = []api.Port{{Address: "127.0.0.1", HostPort: 40001, GuestPort: 80, Any: true}, {Address: "127.0.0.1", HostPort: 8080, GuestPort: 80}}
+	}
+	return vm, nil
 }
 
 func (d double) Stop(_ context.Context, id string, o lifecycle.StopOptions) error {

@@ -101,9 +101,20 @@ func (a *app) startCommand() *cobra.Command {
 	}, false, true, func(ctx context.Context, vms VMs, id string) error {
 		p := a.progress()
 		defer p.Stop()
-		_, err := vms.Start(ctx, id, p.Report)
+		vm, err := vms.Start(ctx, id, p.Report)
+		if err == nil {
+			p.Stop()
+			a.started(ctx, vm)
+		}
 		return err
 	})
+}
+
+// started does what the ports of a VM want that has just started.
+func (a *app) started(ctx context.Context, vm api.Sandbox) {
+	f := a.portFront()
+	f.Announce(vm.ID, vm.Ports)
+	f.Login(ctx, vm.ID, vm.Ports)
 }
 
 func (a *app) stopCommand() *cobra.Command {

@@ -1,13 +1,14 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"runtime"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/cli/figures"
 	"github.com/smolvm/smolvm/internal/cli/format"
 	"github.com/smolvm/smolvm/internal/cli/interrupt"
 	"github.com/smolvm/smolvm/internal/cli/show"
@@ -78,66 +79,14 @@ failure, with what mends it. The exit code is 1 when there is a failure.`,
 }
 
 func (a *app) benchCommand() *cobra.Command {
-	var b BenchOptions
-	var list strings.Builder
-	var names []string
-	for _, s := range a.BenchSuites {
-		fmt.Fprintf(&list, "\n  %-8s %s", s[0], s[1])
-		names = append(names, s[0])
-	}
-	cmd := &cobra.Command{
-		Use:   "bench [flags] [SUITE...]",
-		Short: "Measure SmolVM on this host",
-		Long: `Bench runs the suites named, or all, and prints their figures, most of them ratios to what is possible without us. The
-exit code is 1 when one misses its goal.
-
-Suites:` + list.String(),
-		Example:           "  smolvm bench exec copy\n  smolvm bench boot --runs 10 --json",
-		GroupID:           "more",
-		Args:              value.OneOf("suite", names),
-		ValidArgsFunction: cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp),
-	}
-	cmd.Flags().IntVar(&b.Runs, "runs", 0, "`N` pairs to measure per figure (default: each suite's own)")
-	out := format.Add(cmd, "print one JSON object per suite", api.Suite{})
-	cmd.RunE = func(cmd *cobra.Command, suites []string) error {
-		o, err := a.options(true)
-		if err != nil {
-			return err
-		}
-		p := a.progress()
-		defer p.Stop()
-		b.Suites, b.Progress = suites, p.Report
-		got, err := a.Bench(cmd.Context(), o, b)
-		p.Stop()
-		if perr := a.printSuites(got, out); err == nil {
-			err = perr
-		}
-		return err
-	}
-	return cmd
-}
-
-// printSuites prints the figures; one that misses its goal makes an exit code.
-func (a *app) printSuites(suites []api.Suite, out *format.Flags) error {
-	t := show.Table(a.Stdout, "SUITE", "FIGURE", "VALUE", "GOAL", "OK")
-	missed := false
-	for _, s := range suites {
-		if err := out.Print(a.Stdout, s, func() error { return nil }); err != nil {
-			return err
-		}
-		for _, f := range s.Figures {
-			missed = missed || !f.OK
-			value, ok := show.Figure(f)
-			show.Row(t, s.Suite, f.Name, value, f.Goal, ok)
-		}
-	}
-	if out.People() && len(suites) > 0 {
-		if err := t.Flush(); err != nil {
-			return err
-		}
-	}
-	if missed {
-		return interrupt.ExitError{Code: 1}
-	}
-	return nil
+	return figures.Env{
+		Suites: a.BenchSuites, Args: value.OneOf, Progress: a.progress,
+		Bench: func(ctx context.Context, b BenchOptions) ([]api.Suite, error) {
+			o, err := a.options(true)
+			if err != nil {
+				return nil, err
+			}
+			return a.Bench(ctx, o, b)
+		},
+	}.Command()
 }

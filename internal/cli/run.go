@@ -44,7 +44,7 @@ terminal and all its keys; the detach keys leave it, and the VM stays.`,
   smolvm run -i --memory 2g --timeout 5m -- python3 - <job.py
   smolvm run -it -- bash
   smolvm run -e API_KEY -c 'pip list | wc -l'
-  smolvm run -d --name web -- python3 -m http.server
+  smolvm run -d --name web -p 8080:8000 -- python3 -m http.server
   smolvm run --json -- uname -a`,
 		GroupID:     "run",
 		Annotations: map[string]string{guestCommand: "1"},
@@ -84,7 +84,7 @@ func (a *app) run(ctx context.Context, vms VMs, o runOptions) (err error) {
 	if o.keep {
 		owner = api.OwnerKeep
 	}
-	vm, err := vms.Create(ctx, o.cfg, lifecycle.CreateOptions{Owner: owner, Client: os.Getpid(), Progress: p.Report})
+	vm, err := vms.Create(ctx, o.cfg, lifecycle.CreateOptions{Owner: owner, Client: os.Getpid(), Progress: p.Report, Start: true})
 	if err != nil {
 		return err
 	}
@@ -101,10 +101,12 @@ func (a *app) run(ctx context.Context, vms VMs, o runOptions) (err error) {
 			show.Report(a.Stderr, cerr)
 		}
 	}()
-	if _, err := vms.Start(ctx, vm.ID, p.Report); err != nil {
+	begun, err := vms.Start(ctx, vm.ID, p.Report)
+	if err != nil {
 		return err
 	}
 	p.Stop()
+	a.started(ctx, begun)
 	g, err := vms.Connect(ctx, vm.ID)
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"github.com/smolvm/smolvm/internal/cli/change"
 	"github.com/smolvm/smolvm/internal/cli/images"
 	"github.com/smolvm/smolvm/internal/cli/network"
+	"github.com/smolvm/smolvm/internal/cli/port"
 	"github.com/smolvm/smolvm/internal/cli/procs"
 	"github.com/smolvm/smolvm/internal/cli/session"
 	"github.com/smolvm/smolvm/internal/cli/tidy"
@@ -36,9 +37,15 @@ type VMs interface {
 	Lives
 	Viewer
 	Pauser
-	network.VMs
+	Networks
 	// Connect returns the way into a running VM. The caller closes it.
 	Connect(ctx context.Context, id string) (Guest, error)
+}
+
+// Networks says what VMs reach, and what reaches them.
+type Networks interface {
+	network.VMs
+	port.Publisher
 }
 
 // Lives makes, starts, stops and removes VMs.
@@ -70,6 +77,7 @@ type Guest interface {
 	Runner
 	procs.Guest
 	transfer.Files
+	port.Guest
 }
 
 // Runner runs commands in a VM.

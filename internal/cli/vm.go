@@ -10,6 +10,7 @@ import (
 	"github.com/smolvm/smolvm/internal/cli/config"
 	"github.com/smolvm/smolvm/internal/cli/engines"
 	"github.com/smolvm/smolvm/internal/cli/network"
+	"github.com/smolvm/smolvm/internal/cli/port"
 	"github.com/smolvm/smolvm/internal/cli/value"
 )
 
@@ -28,6 +29,7 @@ type vmFlags struct {
 	env         value.Env
 	net         network.Flags
 	file        func() (config.File, error) // of defaults
+	ports       port.Flag
 }
 
 func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
@@ -53,6 +55,7 @@ func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
 	f.BoolVar(&v.cfg.NoHostCAs, "no-host-cas", false, "do not trust the certificate authorities that this host's administrator added")
 	f.Var(&v.bootTimeout, "boot-timeout", "how long a start may take (default 60s, emulated 300s)")
 	v.net.Add(cmd)
+	v.ports.Add(cmd)
 	f.Var(&v.ttl, "ttl", "stop the VM when it has run for so long")
 	f.Var(&v.idle, "idle", "stop the VM when nobody asked anything of it for so long; 10m=pause or 10m=rm do that instead")
 	_ = cmd.RegisterFlagCompletionFunc("image", a.completeImages)
@@ -77,6 +80,7 @@ func (v *vmFlags) config(cmd *cobra.Command) (api.Config, error) {
 	if c.Env, err = v.env.Resolve(os.LookupEnv); err != nil {
 		return c, err
 	}
+	c.Ports = v.ports
 	if c.Network, err = v.net.Policy(cmd); err != nil {
 		return c, err
 	}

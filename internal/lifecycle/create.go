@@ -2,8 +2,6 @@ package lifecycle
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"os"
 	"time"
 
@@ -11,6 +9,7 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/image"
 	"github.com/smolvm/smolvm/internal/network"
+	"github.com/smolvm/smolvm/internal/network/publish"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/sys/cgroup"
 	"github.com/smolvm/smolvm/internal/sys/fault"
@@ -21,7 +20,7 @@ import (
 // are made when they are absent.
 func (m *Manager) Create(ctx context.Context, cfg api.Config, o CreateOptions) (api.Sandbox, error) {
 	if cfg.ID == "" {
-		cfg.ID = madeUpID()
+		cfg.ID = store.NewID()
 	}
 	cfg = cfg.WithDefaults()
 	if err := cfg.Validate(); err != nil {
@@ -36,6 +35,13 @@ func (m *Manager) Create(ctx context.Context, cfg api.Config, o CreateOptions) (
 	client, err := owner(o)
 	if err != nil {
 		return api.Sandbox{}, err
+	}
+	if o.Start {
+		files, _, err := publish.Take(ctx, cfg.Ports)
+		if err != nil {
+			return api.Sandbox{}, err
+		}
+		publish.Drop(files)
 	}
 	m.sweep()
 	// An abandoned one may have the name.
@@ -119,11 +125,4 @@ func owner(o CreateOptions) (*store.Process, error) {
 		return nil, errdefs.Invalid.Errorf("owner: process %d: %w", pid, err)
 	}
 	return &store.Process{PID: pid, StartTicks: ticks}, nil
-}
-
-// madeUpID is a name that nobody else makes up.
-func madeUpID() string {
-	var b [5]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return "vm-" + hex.EncodeToString(b[:])
 }

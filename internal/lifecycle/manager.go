@@ -63,6 +63,8 @@ type CreateOptions struct {
 	Owner    api.Owner // OwnerClient: bound to ClientPID (default: this process)
 	Client   int
 	Progress api.ProgressFunc
+	// Start says that the VM is to be started next: ports that are taken are refused now, before anything is made.
+	Start bool
 }
 
 // StopOptions say how a VM is stopped.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -239,6 +240,11 @@ func procVMEnds(t *testing.T, m *Manager, g Guest) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { // the guest is in this machine, and has no power to switch off
+		if info.PID > 1 {
+			_ = syscall.Kill(info.PID, syscall.SIGKILL)
+		}
+	}()
 	done := make(chan error, 2)
 	go func() { _, err := g.Wait(t.Context(), info.ExecID); done <- err }()
 	go func() {

@@ -54,7 +54,7 @@ func TestRoots(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer boot.close()
-		f, err := planFile(boot.plan)
+		f, err := boot.plan.File()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -26,7 +26,7 @@ func (m *Manager) sandbox(rec store.Record, showEnv bool) api.Sandbox {
 		}
 	}
 	box := api.Sandbox{
-		ID: cfg.ID, State: st.State, Reason: st.Reason, Owner: st.Owner, Config: cfg, Network: rec.Policy(),
+		ID: cfg.ID, State: st.State, Reason: st.Reason, Owner: st.Owner, Config: cfg, Network: rec.Policy(), Ports: rec.Published(),
 		ImageDigest: rec.Config.ImageDigest, KernelID: rec.Config.KernelID, KernelRelease: st.KernelRelease, CreatedAt: rec.Config.CreatedAt,
 		StartedAt: st.StartedAt, StoppedAt: st.StoppedAt, Dir: m.store.Dir(cfg.ID),
 	}
@@ -67,7 +67,7 @@ func (m *Manager) broken(id string, err error) api.Sandbox {
 	if remedy := errdefs.RemedyOf(err); remedy != "" {
 		reason += " (" + remedy + ")"
 	}
-	return api.Sandbox{ID: id, State: api.StateBroken, Reason: reason, Dir: m.store.Dir(id)}
+	return api.Sandbox{ID: id, State: api.StateBroken, Reason: reason, Ports: []api.Port{}, Dir: m.store.Dir(id)}
 }
 
 // List returns the VMs, sorted by creation; only live ones unless all. Broken records are listed as such.

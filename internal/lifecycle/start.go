@@ -2,21 +2,19 @@ package lifecycle
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"os"
 	"os/exec"
-	"strings"
+	"slices"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/image"
 	"github.com/smolvm/smolvm/internal/network/control"
+	"github.com/smolvm/smolvm/internal/network/publish"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
 	"github.com/smolvm/smolvm/internal/sys/cacert"
@@ -67,6 +65,9 @@ func (m *Manager) startLocked(ctx context.Context, id string, progress api.Progr
 		return err
 	}
 	defer boot.close()
+	if err := m.takePorts(ctx, rec, boot); err != nil {
+		return err
+	}
 	st, err := m.markStarting(ctx, rec)
 	if err != nil {
 		return err
@@ -104,9 +105,13 @@ func (m *Manager) markStarting(ctx context.Context, rec store.Record) (store.Sta
 type bootFiles struct {
 	plan  rpc.Plan
 	lease image.Lease
+	ports []*os.File // listeners
 }
 
-func (b *bootFiles) close() { _ = b.lease.Close() }
+func (b *bootFiles) close() {
+	_ = b.lease.Close()
+	publish.Drop(b.ports)
+}
 
 // prepare finds what the VM boots from and keeps it from being removed.
 func (m *Manager) prepare(ctx context.Context, rec store.Record) (*bootFiles, error) {
@@ -154,7 +159,7 @@ func (m *Manager) spawn(ctx context.Context, id string, l *lock.Lock, boot *boot
 	}
 	back.Add(func() { _ = reports.Close() })
 	defer func() { _ = theirs.Close() }()
-	plan, err := planFile(boot.plan)
+	plan, err := boot.plan.File()
 	if err != nil {
 		return nil, err
 	}
@@ -167,9 +172,11 @@ func (m *Manager) spawn(ctx context.Context, id string, l *lock.Lock, boot *boot
 	// It outlives us, and the call.
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe")
 	cmd.Args = []string{"smolvm", rpc.Command, id}
-	cmd.Env = append(child.Environ(keptEnv()...), "SMOLVM_HOME="+m.store.Home()) // where engines are installed
+	// It may know what steers SmolVM, where its cache is, and which way out the host has.
+	env := child.Environ(append(child.Named("SMOLVM_"), append(control.Environment(), "XDG_CACHE_HOME", "TMPDIR")...)...)
+	cmd.Env = append(env, "SMOLVM_HOME="+m.store.Home()) // where engines are installed
 	cmd.Stderr = log
-	cmd.ExtraFiles = append([]*os.File{theirs, plan, l.File()}, boot.lease.Files()...)
+	cmd.ExtraFiles = slices.Concat([]*os.File{theirs, plan, l.File()}, boot.lease.Files(), boot.ports)
 	c, err := child.StartDetached(cmd)
 	if err != nil {
 		return nil, errdefs.Host.Errorf("start a supervisor: %w", err)
@@ -177,36 +184,6 @@ func (m *Manager) spawn(ctx context.Context, id string, l *lock.Lock, boot *boot
 	back.Release()
 	m.log.Debug("the supervisor has started", "vm", id, "pid", cmd.Process.Pid, "log", log.Name())
 	return &spawned{child: c, reports: reports}, nil
-}
-
-// planFile is a file in memory with the plan, at its beginning.
-func planFile(p rpc.Plan) (*os.File, error) {
-	b, err := json.Marshal(p)
-	if err != nil {
-		return nil, errdefs.Internal.Errorf("the supervisor's plan: %w", err)
-	}
-	fd, err := unix.MemfdCreate("plan", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, errdefs.Host.Errorf("make a file in memory: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "plan") //nolint:gosec // a descriptor
-	if _, err := f.WriteAt(b, 0); err != nil {
-		_ = f.Close()
-		return nil, errdefs.Host.Errorf("write the supervisor's plan: %w", err)
-	}
-	return f, nil
-}
-
-// keptEnv names what a supervisor may know of our environment: what steers SmolVM, where its cache is, and which way out
-// the host has.
-func keptEnv() []string {
-	kept := append([]string{"XDG_CACHE_HOME", "TMPDIR"}, control.Environment()...)
-	for _, entry := range os.Environ() {
-		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, "SMOLVM_") {
-			kept = append(kept, name)
-		}
-	}
-	return kept
 }
 
 // startEnd bounds the wait for a supervisor that was told to end, or that said that it failed.
@@ -243,7 +220,7 @@ func (m *Manager) await(ctx context.Context, id string, sup *spawned, progress a
 		m.log.Warn("the record is not settled", "vm", id, "error", serr)
 	}
 	if errors.Is(err, io.EOF) {
-		err = errdefs.Internal.Errorf("%w: %s", err, m.lastWords(id)).WithRemedy("smolvm start %s", id)
+		err = errdefs.Internal.Errorf("%w: %s", err, m.store.LastWords(id)).WithRemedy("smolvm start %s", id)
 	}
 	return err
 }
@@ -267,13 +244,4 @@ func (m *Manager) settleStart(ctx context.Context, id string) error {
 	}
 	_, err = m.settleEnded(clean, id, asked)
 	return err
-}
-
-// lastWords is the end of a supervisor's log.
-func (m *Manager) lastWords(id string) string {
-	b, err := os.ReadFile(m.store.Path(id, store.SupervisorLogFile))
-	if err != nil || len(b) == 0 {
-		return "it said nothing"
-	}
-	return strings.TrimSpace(string(b[max(0, len(b)-2000):]))
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/sys/dirwatch"
@@ -95,4 +96,13 @@ func FollowDir(ctx context.Context, dir string, supervisor Process, copy func() 
 			return nil // the VM was deleted, and its log with it
 		}
 	}
+}
+
+// LastWords is the end of the log of a VM's supervisor.
+func (s *Store) LastWords(id string) string {
+	b, err := os.ReadFile(s.Path(id, SupervisorLogFile))
+	if err != nil || len(b) == 0 {
+		return "it said nothing"
+	}
+	return strings.TrimSpace(string(b[max(0, len(b)-2000):]))
 }

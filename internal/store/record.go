@@ -65,11 +65,28 @@ type Network struct {
 	Policy api.NetworkPolicy `json:"policy"`
 }
 
+// Ports are the ports that are published since they were last changed, or got numbers. Until then there are none: Config has
+// them.
+type Ports struct {
+	Schema int        `json:"schema"`
+	Ports  []api.Port `json:"ports"`
+}
+
 // Record is all that is known of a VM.
 type Record struct {
 	Config  Config
 	State   State
 	Network *Network // nil when it is still as it was at first
+	Ports   *Ports   // the same
+}
+
+// Published are the ports that are published, or will be at the next start.
+func (r Record) Published() []api.Port {
+	ports := r.Config.Config.Ports
+	if r.Ports != nil {
+		ports = r.Ports.Ports
+	}
+	return append([]api.Port{}, api.PortsWithDefaults(ports)...)
 }
 
 // Policy is the network's policy in force, or that of the next start.
@@ -96,6 +113,9 @@ func (s *Store) Read(id string) (Record, error) {
 	}
 	if err == nil {
 		r.Network, err = s.loadNetwork(id)
+	}
+	if err == nil {
+		r.Ports, err = s.loadPorts(id)
 	}
 	if err == nil {
 		err = r.check(id)
@@ -167,6 +187,30 @@ func (s *Store) SavePolicy(id string, p api.NetworkPolicy) error {
 		return NotFound(id)
 	}
 	return write(s.Path(id, netFile), Network{Schema: schema, Policy: p})
+}
+
+// loadPorts reads ports that were changed; nil where none were.
+func (s *Store) loadPorts(id string) (*Ports, error) {
+	var p Ports
+	err := s.load(id, portsFile, &p, &p.Schema)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil {
+		err = api.ValidatePorts(p.Ports)
+	}
+	return &p, err
+}
+
+// SavePorts changes the ports that the VM id publishes. The caller holds its lock.
+func (s *Store) SavePorts(id string, ports []api.Port) error {
+	if err := api.ValidatePorts(ports); err != nil {
+		return err
+	}
+	if !s.Exists(id) {
+		return NotFound(id)
+	}
+	return write(s.Path(id, portsFile), Ports{Schema: schema, Ports: ports})
 }
 
 // check refuses what a reader could stumble over.

@@ -26,6 +26,7 @@ const (
 	stateFile  = "state.json"
 	eventsFile = "events.jsonl"
 	netFile    = "network.json"
+	portsFile  = "ports.json"
 
 	DiskFile          = "disk.ext4"
 	NamesFile         = "names.jsonl"

@@ -332,3 +332,30 @@ func TestEvents(t *testing.T) {
 		t.Errorf("the file has %d bytes, %v", st.Size(), err)
 	}
 }
+
+// TestSavePorts: ports that were changed win over those of the configuration; what cannot be read is no record.
+func TestSavePorts(t *testing.T) {
+	s := open(t)
+	publish(t, s, "x")
+	if r, err := s.Read("x"); err != nil || r.Ports != nil || len(r.Published()) != 0 || r.Published() == nil {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if err := s.SavePorts("x", []api.Port{{HostPort: 8080, GuestPort: 80}}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Read("x"); err != nil || len(r.Published()) != 1 || r.Published()[0].Address != api.DefaultAddress {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if err := s.SavePorts("x", []api.Port{{HostPort: -1, GuestPort: 80}}); !errdefs.Is(err, errdefs.Invalid) {
+		t.Errorf("what cannot be: %v", err)
+	}
+	if err := s.SavePorts("absent", nil); !errdefs.Is(err, errdefs.NotFound) {
+		t.Errorf("absent: %v", err)
+	}
+	if err := os.WriteFile(s.Path("x", portsFile), []byte(`{"schema":1,"ports":[{"host_port":70000}]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Read("x"); !errdefs.Is(err, errdefs.Internal) {
+		t.Errorf("broken: %v", err)
+	}
+}

@@ -201,6 +201,7 @@ func signalText(exit engine.Exit) string {
 
 // settle writes down how the VM is left, and deletes it where that is wanted.
 func (s *supervisor) settle(o outcome) error {
+	s.ports.Close() // the next VM may have them
 	if !o.delete && s.clientGone() {
 		o.delete = true
 	}

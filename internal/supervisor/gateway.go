@@ -17,6 +17,7 @@ func (s *supervisor) startNetwork(ctx context.Context, monitor uint32) error {
 		return err
 	}
 	s.undo.Add(func() { _ = record.Close() })
+	s.record = record.Add
 	o := uplink.Options{
 		Names: s.store.Path(s.id, store.NamesFile), Record: record.Add, Log: s.log,
 		Ended: func(why string) { s.note(api.Event{Type: "gateway", Reason: why + "; it is started again"}) },

@@ -19,6 +19,7 @@ func (s *supervisor) handle() {
 	rpc.Handle(s.server, rpc.RouteStop, s.stop)
 	rpc.Handle(s.server, rpc.RouteOwner, s.setOwner)
 	rpc.Handle(s.server, rpc.RouteNetwork, s.setNetwork)
+	rpc.Handle(s.server, rpc.RoutePort, s.changePort)
 	for route, want := range map[string]bool{rpc.RoutePause: true, rpc.RouteUnpause: false} {
 		rpc.Handle(s.server, route, func(ctx context.Context, _ rpc.Nothing) (rpc.Nothing, error) {
 			return rpc.Nothing{}, s.pause(ctx, want)

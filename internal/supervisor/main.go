@@ -1,8 +1,8 @@
 // Package supervisor is the one process per running VM: it owns the monitor, the link to the agent, the control socket, the
-// rule about its owner, and the VM's end.
+// published ports, the rule about its owner, and the VM's end.
 //
 // Layer: below lifecycle, which reaches it through supervisor/rpc only. It may import engine, guest/client, guest/proto,
-// store, supervisor/{relay,rpc}, api, errdefs, internal/sys.
+// store, network/publish, supervisor/{idle,relay,rpc}, api, errdefs, internal/sys.
 package supervisor
 
 import (
@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -67,6 +68,7 @@ type inherited struct {
 	plan    rpc.Plan
 	lock    *os.File
 	leases  []*os.File
+	ports   []*net.TCPListener // of plan.Ports
 	reports *os.File
 }
 
@@ -90,7 +92,22 @@ func inherit() (*inherited, error) {
 		unix.CloseOnExec(rpc.FDLease + i)
 		in.leases = append(in.leases, os.NewFile(uintptr(rpc.FDLease+i), "lease"))
 	}
-	return in, nil
+	return in, in.inheritPorts()
+}
+
+// inheritPorts makes listeners of the descriptors after the leases.
+func (in *inherited) inheritPorts() error {
+	for i := range in.plan.Ports {
+		f := os.NewFile(uintptr(rpc.FDLease+in.plan.Leases+i), "port")
+		l, err := net.FileListener(f) // a copy, which no child of ours gets
+		_ = f.Close()
+		tcp, ok := l.(*net.TCPListener)
+		if err != nil || !ok {
+			return errdefs.Internal.Errorf("the listener of port %s: %w", in.plan.Ports[i], err)
+		}
+		in.ports = append(in.ports, tcp)
+	}
+	return nil
 }
 
 // report tells who started us. He may have gone; then nobody needs to know.

@@ -14,7 +14,9 @@ import (
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
+	"github.com/smolvm/smolvm/internal/network/publish"
 	"github.com/smolvm/smolvm/internal/store"
+	"github.com/smolvm/smolvm/internal/supervisor/idle"
 	"github.com/smolvm/smolvm/internal/supervisor/relay"
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
 	"github.com/smolvm/smolvm/internal/supervisor/uplink"
@@ -44,14 +46,16 @@ type supervisor struct {
 	console *capfile.Writer
 	server  *rpc.Server
 	relay   *relay.Relay
-	idle    *idleWatch
+	idle    *idle.Watch
+	ports   *publish.Set
 	ends    chan end           // what ends the VM; one at a time is looked at
 	gone    chan struct{}      // closed when the VM's end is settled
 	events  chan engine.Event  // from the engine's callback
 	owner   context.CancelFunc // ends the watch on the present owner
 	ownerMu sync.Mutex
 	policy  policy
-	uplink  *uplink.Uplink // from the start of the boot on
+	uplink  *uplink.Uplink      // from the start of the boot on
+	record  func(api.NetRecord) // the same
 
 	mu      sync.Mutex
 	state   store.State
@@ -83,7 +87,8 @@ func newSupervisor(ctx context.Context, id string, d Deps, in *inherited, log *s
 	s.server = rpc.NewServer(ctx, rpc.Hello{ID: id, Build: d.Version.Version}, log)
 	s.relay = relay.New(relay.Options{ID: id, Ready: s.ready, Ended: s.ended, Output: s.output, MainEnded: s.mainEnded})
 	s.idle = s.newIdleWatch()
-	s.server.OnCall(s.idle.call)
+	s.ports = s.newPorts()
+	s.server.OnCall(s.counted)
 	s.state.Supervisor = &store.Process{PID: os.Getpid(), StartTicks: ticks}
 	return s, s.save(func(*store.State) {})
 }
@@ -116,6 +121,7 @@ func (s *supervisor) run(ctx context.Context) error {
 	}
 	s.in.report(rpc.Report{Ready: true})
 	go s.trim(ctx)
+	s.ports.Serve(ctx)
 	s.limitLife(ctx)
 	go s.relay.KeepClock(ctx, s.log)
 	return s.live(ctx, why)

@@ -2,7 +2,10 @@ package show
 
 import (
 	"io"
+	"slices"
 	"strconv"
+	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/docker/go-units"
@@ -10,14 +13,26 @@ import (
 	"github.com/smolvm/smolvm/api"
 )
 
-// VMs prints the VMs for people. The last column is there for those that have something to tell.
+// VMs prints the VMs for people. The column of ports is there where one publishes some, the last one for those that have something
+// to tell.
 func VMs(w io.Writer, vms []api.Sandbox, now time.Time) error {
-	t := Table(w, "ID", "STATE", "IMAGE", "CPUS", "MEMORY", "AGE", "REASON")
+	columns := []string{"ID", "STATE", "IMAGE", "CPUS", "MEMORY", "AGE", "PORTS", "REASON"}
+	ports := slices.ContainsFunc(vms, func(vm api.Sandbox) bool { return len(vm.Ports) > 0 })
+	row := func(t *tabwriter.Writer, cells ...string) {
+		if !ports {
+			cells = slices.Delete(cells, 6, 7)
+		}
+		Row(t, cells...)
+	}
+	if !ports {
+		columns = slices.Delete(columns, 6, 7)
+	}
+	t := Table(w, columns...)
 	for _, vm := range vms {
-		Row(
+		row(
 			t, vm.ID, string(vm.State), vm.Config.Image, strconv.Itoa(vm.Config.CPUs),
 			units.CustomSize("%.4g %s", float64(vm.Config.MemoryMiB), 1024, []string{"MiB", "GiB", "TiB"}),
-			Age(vm.CreatedAt, now), vm.Reason,
+			Age(vm.CreatedAt, now), Ports(vm.Ports), vm.Reason,
 		)
 	}
 	return t.Flush()
@@ -35,4 +50,20 @@ func Figure(f api.Figure) (value, ok string) {
 		return value, ""
 	}
 	return value, "yes"
+}
+
+// Ports tells the published ports in a few words.
+func Ports(ports []api.Port) string {
+	var texts []string
+	for _, p := range ports {
+		host := p.Host()
+		switch {
+		case p.HostPort == 0:
+			host = "any"
+		case p.Address == api.DefaultAddress:
+			host = strconv.Itoa(p.HostPort)
+		}
+		texts = append(texts, host+"->"+strconv.Itoa(p.GuestPort))
+	}
+	return strings.Join(texts, ", ")
 }

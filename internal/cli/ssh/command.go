@@ -157,6 +157,33 @@ func (f Front) printConfig(ctx context.Context, home string, ids []string) error
 	return nil
 }
 
+// Prepare makes a running VM ready for logins: its sshd runs, lets the user's key in, and its own keys are known.
+func (f Front) Prepare(ctx context.Context, id string) error {
+	files, err := f.ready(ctx, id)
+	if err != nil {
+		return err
+	}
+	g, err := f.Connect(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = g.Close() }()
+	return files.prepare(ctx, id, g)
+}
+
+// prepare makes a guest ready, and writes down who it is.
+func (f files) prepare(ctx context.Context, id string, g Guest) error {
+	key, err := f.publicKey(ctx)
+	if err != nil {
+		return err
+	}
+	keys, err := prepare(ctx, g, key)
+	if err != nil {
+		return err
+	}
+	return f.saveHostKeys(id, keys)
+}
+
 // proxy is what OpenSSH's client runs instead of opening a connection.
 func (f Front) proxy() *cobra.Command {
 	return &cobra.Command{
@@ -167,20 +194,12 @@ func (f Front) proxy() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			key, err := files.publicKey(ctx)
-			if err != nil {
-				return err
-			}
 			g, err := f.Connect(ctx, id)
 			if err != nil {
 				return err
 			}
 			defer func() { _ = g.Close() }()
-			keys, err := prepare(ctx, g, key)
-			if err != nil {
-				return err
-			}
-			if err := files.saveHostKeys(id, keys); err != nil {
+			if err := files.prepare(ctx, id, g); err != nil {
 				return err
 			}
 			// It ends when its input does, and what sessions left in the background lives on.

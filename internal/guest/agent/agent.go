@@ -41,6 +41,7 @@ type Options struct {
 type Agent struct {
 	opts Options
 	bufs files.Buffers
+	gate chan struct{} // of connections to ports
 
 	mu         sync.Mutex
 	runner     *command.Runner // nil until Configure
@@ -58,7 +59,7 @@ func New(opts Options) *Agent {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Agent{opts: opts}
+	return &Agent{opts: opts, gate: make(chan struct{}, portWriters)}
 }
 
 // Serve answers on l's connections until l fails or ctx ends, and returns why. It closes l.
@@ -67,7 +68,7 @@ func Serve(ctx context.Context, l net.Listener, opts Options) error {
 }
 
 const (
-	maxStreams     = 256
+	maxStreams     = 512 // half of them for connections to ports, which the host bounds
 	maxFrame       = 256 << 10
 	streamWindow   = 1 << 20
 	connWindow     = 4<<20 - 1
@@ -164,6 +165,8 @@ func (a *Agent) Handler() http.Handler {
 		connect.WithInterceptors(&gate{a}))
 	mux.Handle(path, rpc)
 	mux.HandleFunc("PUT /v1/clock", a.putClock)
+	mux.HandleFunc("POST /v1/port", a.onPort(a.openPort))
+	mux.HandleFunc("GET /v1/port/wait", a.onPort(a.waitPort))
 	mux.HandleFunc("GET /v1/file", a.bulk(a.getFile))
 	mux.HandleFunc("PUT /v1/file", a.bulk(a.putFile))
 	mux.HandleFunc("GET /v1/tar", a.bulk(a.getTar))

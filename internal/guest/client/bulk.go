@@ -18,8 +18,11 @@ const maxProblem = 64 << 10
 // request makes a bulk call. The caller closes the body of an answer without error; ending ctx drops it.
 func (c *Client) request(ctx context.Context, method, route string, query url.Values, body io.Reader) (io.ReadCloser, error) {
 	what := "read from the guest"
-	if method == http.MethodPut {
+	switch method {
+	case http.MethodPut:
 		what = "write to the guest"
+	case http.MethodPost:
+		what = "connect to the guest"
 	}
 	r, err := http.NewRequestWithContext(ctx, method, "http://"+host+route+"?"+query.Encode(), body)
 	if err != nil {

@@ -1,7 +1,7 @@
 // Package client is the host's end of the protocol with the agent in a guest. The guest is hostile: everything that comes
 // from it is bounded, and its answers are checked before they are believed.
 //
-// Layer: guest. It may import guest/proto and errdefs.
+// Layer: guest. It may import guest/proto, guest/tunnel and errdefs.
 package client
 
 import (
@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -27,6 +28,9 @@ type Client struct {
 	http  *http.ClientConn
 	rpc   proto.AgentClient
 	hello *proto.HelloResponse
+
+	gate     chan struct{} // of connections to ports
+	portTime time.Duration
 }
 
 const (
@@ -40,7 +44,7 @@ func New(ctx context.Context, dial Dialer) (_ *Client, err error) {
 	if err != nil {
 		return nil, classify(ctx, "reach the guest", err)
 	}
-	c := &Client{conn: &watched{Conn: raw, gone: make(chan struct{})}}
+	c := &Client{conn: &watched{Conn: raw, gone: make(chan struct{})}, gate: make(chan struct{}, portWriters), portTime: portTime}
 	defer func() {
 		if err != nil {
 			_ = c.Close()

@@ -7,6 +7,8 @@
 //	PUT  /v1/file?path=P[&mode=OCTAL][&uid=&gid=]  writes the body to a temporary file beside P, then renames it over P
 //	GET  /v1/tar?path=P                          P (file or directory) as a tar whose names are relative to P's parent
 //	PUT  /v1/tar?path=P                          unpacks the body below directory P, made when absent
+//	POST /v1/port?port=N                         joins the stream with a TCP port of the guest, by the frames of guest/tunnel
+//	GET  /v1/port/wait?port=N                    answers when something listens on a TCP port
 //
 // Their failures are answered with a JSON errdefs problem and its class's HTTP status; a failure after the body began
 // ends the stream abnormally, never as a clean end.

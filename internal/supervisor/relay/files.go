@@ -31,6 +31,7 @@ func (r *Relay) Register(s *rpc.Server) {
 	rpc.Handle(s, rpc.RouteKeep, r.keep)
 	rpc.Handle(s, rpc.RouteResize, r.resize)
 	rpc.Handle(s, rpc.RoutePing, r.ping)
+	rpc.Handle(s, rpc.RouteWaitPort, r.waitPort)
 	rpc.Handle(s, rpc.RouteMetrics, r.metrics)
 	rpc.Handle(s, rpc.RouteStat, r.stat)
 	rpc.Handle(s, rpc.RouteList, r.list)

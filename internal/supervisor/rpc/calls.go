@@ -74,6 +74,39 @@ func (c *Client) SetNetwork(ctx context.Context, p api.NetworkPolicy) error {
 	return c.tell(ctx, RouteNetwork, NetworkRequest{Policy: p})
 }
 
+// knowsPorts refuses what the supervisor is too old for.
+func (c *Client) knowsPorts() error {
+	if c.hello.ProtocolMax < protocolPorts {
+		return errdefs.Unavailable.Errorf("the VM %s was started by smolvm %s, which publishes no ports", c.hello.ID, c.hello.Build).
+			WithRemedy("smolvm stop %s && smolvm start %s", c.hello.ID, c.hello.ID)
+	}
+	return nil
+}
+
+// PublishPort publishes a port of the VM, and keeps that, and returns it with the number that it has on this host.
+func (c *Client) PublishPort(ctx context.Context, p api.Port) (api.Port, error) {
+	if err := c.knowsPorts(); err != nil {
+		return p, err
+	}
+	return call[api.Port](ctx, c, RoutePort, PortRequest{Port: p})
+}
+
+// UnpublishPort ends that and the port's connections, and returns the port. It is named as in api.SelectPort.
+func (c *Client) UnpublishPort(ctx context.Context, p api.Port) (api.Port, error) {
+	if err := c.knowsPorts(); err != nil {
+		return p, err
+	}
+	return call[api.Port](ctx, c, RoutePort, PortRequest{Port: p, Remove: true})
+}
+
+// WaitPort returns when something in the guest listens on a TCP port.
+func (c *Client) WaitPort(ctx context.Context, port int) error {
+	if err := c.knowsPorts(); err != nil {
+		return err
+	}
+	return c.tell(ctx, RouteWaitPort, WaitPortRequest{Port: port})
+}
+
 // ReadFile opens a regular file in the guest. length < 0 reads to the end. It lasts as long as ctx.
 func (c *Client) ReadFile(ctx context.Context, path string, offset, length int64) (io.ReadCloser, error) {
 	q := url.Values{"path": {path}, "offset": {strconv.FormatInt(offset, 10)}, "length": {strconv.FormatInt(length, 10)}}

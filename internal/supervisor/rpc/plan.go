@@ -3,6 +3,9 @@ package rpc
 import (
 	"encoding/json"
 	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
@@ -29,8 +32,28 @@ type Plan struct {
 	Modules  string `json:"modules"`
 	Image    string `json:"image"`
 	KernelID string `json:"kernel_id"`
+	// Ports are those whose listeners follow the leases.
+	Ports []api.Port `json:"ports,omitempty"`
 	// Roots are the host's own certificate authorities, DER.
 	Roots [][]byte `json:"roots,omitempty"`
+}
+
+// File is a file in memory with the plan, at its beginning.
+func (p Plan) File() (*os.File, error) {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return nil, errdefs.Internal.Errorf("the supervisor's plan: %w", err)
+	}
+	fd, err := unix.MemfdCreate("plan", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, errdefs.Host.Errorf("make a file in memory: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "plan") //nolint:gosec // a descriptor
+	if _, err := f.WriteAt(b, 0); err != nil {
+		_ = f.Close()
+		return nil, errdefs.Host.Errorf("write the supervisor's plan: %w", err)
+	}
+	return f, nil
 }
 
 // Report is one line on FDReport. The last one has Ready or Problem.

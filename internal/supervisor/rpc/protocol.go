@@ -11,9 +11,10 @@ import (
 // The protocols of the control socket that this build speaks.
 const (
 	ProtocolMin = 1
-	ProtocolMax = 2
+	ProtocolMax = 3
 
 	protocolProcesses = 2 // the first with terminals, and with commands that others attach to
+	protocolPorts     = 3 // the first with published ports
 )
 
 const (
@@ -72,6 +73,17 @@ type OwnerRequest struct {
 // NetworkRequest changes the policy of the VM's network.
 type NetworkRequest struct {
 	Policy api.NetworkPolicy `json:"policy"`
+}
+
+// PortRequest publishes a port of the VM, or ends that.
+type PortRequest struct {
+	Port   api.Port `json:"port"`
+	Remove bool     `json:"remove,omitempty"`
+}
+
+// WaitPortRequest asks to be told when something in the guest listens on a port.
+type WaitPortRequest struct {
+	Port int `json:"port"`
 }
 
 // SignalRequest sends a signal to a command.
@@ -147,4 +159,7 @@ const (
 	RouteStop    = "/v1/stop"
 	RouteOwner   = "/v1/owner"
 	RouteNetwork = "/v1/network"
+	RoutePort    = "/v1/port"
+
+	RouteWaitPort = "/v1/port/wait"
 )

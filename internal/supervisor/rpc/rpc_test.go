@@ -248,3 +248,15 @@ func FuzzReadStart(f *testing.F) {
 		_ = readStart(bytes.NewReader(b), &req)
 	})
 }
+
+// TestOldSupervisor: what one that was started before an upgrade does not know is refused with what helps.
+func TestOldSupervisor(t *testing.T) {
+	c := &Client{hello: Hello{ID: "x", Build: "old", ProtocolMin: 1, ProtocolMax: protocolPorts - 1}}
+	_, add := c.PublishPort(t.Context(), api.Port{GuestPort: 80})
+	_, remove := c.UnpublishPort(t.Context(), api.Port{GuestPort: 80})
+	for _, err := range []error{add, remove, c.WaitPort(t.Context(), 80)} {
+		if !errdefs.Is(err, errdefs.Unavailable) || errdefs.RemedyOf(err) != "smolvm stop x && smolvm start x" {
+			t.Errorf("%v, try %q", err, errdefs.RemedyOf(err))
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -140,4 +141,15 @@ func Environ(keep ...string) []string {
 		}
 	}
 	return env
+}
+
+// Named are the names in our environment that begin with prefix.
+func Named(prefix string) []string {
+	var names []string
+	for _, entry := range os.Environ() {
+		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, prefix) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
