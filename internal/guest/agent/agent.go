@@ -69,8 +69,8 @@ func Serve(ctx context.Context, l net.Listener, opts Options) error {
 
 const (
 	maxStreams     = 512 // half of them for connections to ports, which the host bounds
-	maxFrame       = 256 << 10
-	streamWindow   = 1 << 20
+	maxFrame       = 512 << 10
+	streamWindow   = 2 << 20
 	connWindow     = 4<<20 - 1
 	shutdownLinger = 500 * time.Millisecond
 )

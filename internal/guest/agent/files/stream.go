@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bufferSize is a stream's only memory: large enough that few system calls and HTTP frames are needed.
-const bufferSize = 128 << 10
+// bufferSize is a stream's only memory, and the size of an HTTP frame: each read of a body makes the agent send two small frames
+// for the flow control, which cost a guest more than a large copy.
+const bufferSize = 512 << 10
 
 // Buffers lends stream buffers.
 type Buffers struct{ pool sync.Pool }
