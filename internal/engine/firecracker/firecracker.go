@@ -2,15 +2,16 @@
 // internal/sys/launch, told what to run over its API, and reaches nothing of ours by path but the files that it is given
 // and a directory of its own for its sockets.
 //
-// Layer: engine. It imports engine, engine/kvm, errdefs, internal/guest/link and internal/sys.
+// Layer: engine. It imports engine, engine/kvm, engine/monitor, errdefs, internal/guest/link and internal/sys.
 package firecracker
 
 import (
 	"log/slog"
-	"sync"
 
 	"github.com/smolvm/smolvm/internal/engine"
+	"github.com/smolvm/smolvm/internal/engine/firecracker/fcapi"
 	"github.com/smolvm/smolvm/internal/engine/kvm"
+	"github.com/smolvm/smolvm/internal/engine/monitor"
 )
 
 const name = "firecracker"
@@ -26,11 +27,9 @@ type Options struct {
 
 // Engine starts Firecracker.
 type Engine struct {
-	opts Options
-	kvm  func() engine.Accel
-
-	mu     sync.Mutex
-	probed map[string]probed // by the program's path
+	opts     Options
+	kvm      func() engine.Accel
+	programs *monitor.Programs[fcapi.Version]
 }
 
 // New returns the engine.
@@ -38,7 +37,7 @@ func New(o Options) *Engine {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Engine{opts: o, kvm: accel, probed: map[string]probed{}}
+	return &Engine{opts: o, kvm: accel, programs: programs()}
 }
 
 // accel is KVM, where a machine with a network card can be had at all.

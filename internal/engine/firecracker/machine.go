@@ -58,7 +58,7 @@ type machine struct {
 // newMachine takes over what a starting has made, and waits for the monitor's end.
 func newMachine(s *starting, p process, log *slog.Logger) *machine {
 	m := &machine{
-		process: p, report: s.spec.Events, log: log.With("monitor", p.child.PID()), dir: s.dir, disown: s.owned.Run,
+		process: p, report: s.spec.Events, log: log.With("monitor", p.Child.PID()), dir: s.dir, disown: s.owned.Run,
 		metrics: newMetrics(s.spec.Drives), done: make(chan struct{}),
 	}
 	m.console = &console{to: s.spec.Console, halted: m.halted}
@@ -95,7 +95,7 @@ func (m *machine) readLog(r io.Reader) {
 
 // collect waits for the monitor's end, says how it was, and takes away what is left of it.
 func (m *machine) collect(readers *sync.WaitGroup, pipes ...*os.File) {
-	<-m.child.Done()
+	<-m.Child.Done()
 	for _, p := range pipes {
 		_ = p.SetReadDeadline(time.Now().Add(goodbye)) // somebody else may still hold the other end
 	}
@@ -106,7 +106,7 @@ func (m *machine) collect(readers *sync.WaitGroup, pipes ...*os.File) {
 	m.dir.remove()
 	m.disown()
 	m.mu.Lock()
-	m.exit = m.ended(m.child.State())
+	m.exit = m.ended(m.Child.State())
 	m.mu.Unlock()
 	if m.exit.Kind == engine.ExitPanic {
 		m.emit(engine.EventPanic, "")
@@ -145,7 +145,7 @@ func (m *machine) ended(st *os.ProcessState) engine.Exit {
 // halted ends a machine whose guest has switched itself off: its processors stand still, and would for ever.
 func (m *machine) halted() {
 	m.emit(engine.EventShutdown, "the guest's kernel halted")
-	if err := m.child.Signal(unix.SIGKILL); err != nil {
+	if err := m.Child.Signal(unix.SIGKILL); err != nil {
 		m.log.Warn("end a guest that has halted", "error", err)
 	}
 }
@@ -159,8 +159,8 @@ func (m *machine) kill() error {
 	m.mu.Lock()
 	m.stopping = true
 	m.mu.Unlock()
-	if err := m.child.Signal(unix.SIGKILL); err != nil {
-		return errdefs.Engine.Errorf("kill the monitor %d: %w", m.handle.PID, err)
+	if err := m.Child.Signal(unix.SIGKILL); err != nil {
+		return errdefs.Engine.Errorf("kill the monitor %d: %w", m.Record.PID, err)
 	}
 	<-m.done // soon: nothing withstands SIGKILL, and what follows is bounded
 	m.release()
@@ -191,7 +191,7 @@ func (m *machine) emit(kind engine.EventKind, detail string) {
 }
 
 // Handle implements engine.Machine.
-func (m *machine) Handle() engine.Handle { return m.handle }
+func (m *machine) Handle() engine.Handle { return m.Record }
 
 // Wait implements engine.Machine.
 func (m *machine) Wait(ctx context.Context) (engine.Exit, error) {

@@ -2,14 +2,12 @@ package firecracker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,10 +15,10 @@ import (
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/engine/firecracker/fcapi"
 	"github.com/smolvm/smolvm/internal/engine/kvm"
+	"github.com/smolvm/smolvm/internal/engine/monitor"
 	"github.com/smolvm/smolvm/internal/guest/link"
 	"github.com/smolvm/smolvm/internal/sys/child"
 	"github.com/smolvm/smolvm/internal/sys/launch"
-	"github.com/smolvm/smolvm/internal/sys/pidfd"
 	"github.com/smolvm/smolvm/internal/sys/tail"
 	"github.com/smolvm/smolvm/internal/sys/undo"
 )
@@ -273,18 +271,18 @@ func (s *starting) run(ctx context.Context, e *Engine) (*machine, error) {
 	err = taken
 	var api *socket
 	if err == nil {
-		api, err = s.dir.socket(ctx, p.child.Done(), apiSocket)
+		api, err = s.dir.socket(ctx, p.Child.Done(), apiSocket)
 	}
 	if err == nil {
 		m.sockets = append(m.sockets, api)
-		err = api.listens(ctx, p.child.Done())
+		err = api.listens(ctx, p.Child.Done())
 	}
 	if err == nil {
 		m.api = fcapi.New(api.dial)
 		err = s.configure(ctx, m.api)
 	}
 	if err == nil {
-		if m.vsock, err = s.dir.socket(ctx, p.child.Done(), vsockSocket); err == nil {
+		if m.vsock, err = s.dir.socket(ctx, p.Child.Done(), vsockSocket); err == nil {
 			m.sockets = append(m.sockets, m.vsock)
 			err = m.api.Start(ctx)
 		}
@@ -306,53 +304,14 @@ func (s *starting) launch(ctx context.Context) (process, error) {
 	if err != nil {
 		return process{}, err
 	}
-	p, report, err := s.try(ctx, plan)
-	if err != nil && launch.Refused(err) {
-		// Namespaces may not be had here; the report says so, and the VM shows it.
-		plan.Refused = err.Error()
-		p, report, err = s.try(ctx, plan)
-	}
-	if err != nil {
-		return process{}, err
-	}
-	ticks, err := pidfd.StartTicks(p.child.PID())
-	if err != nil && !errors.Is(err, pidfd.ErrGone) {
-		p.child.Kill()
-		return process{}, fmt.Errorf("when did it start: %w", err)
-	}
-	p.handle = engine.Handle{
-		Version: 1, Engine: name, EngineVer: s.caps.Version, Accel: s.spec.Accel, PID: p.child.PID(), StartTicks: ticks,
-		Confinement: append(report.InForce, "seccomp"), Unconfined: report.Missing,
-	}
-	return p, nil
+	p, err := monitor.Launch(ctx, plan, s.stdout, engine.Handle{Engine: name, EngineVer: s.caps.Version, Accel: s.spec.Accel})
+	return process{Process: p, log: s.log}, err
 }
 
-func (s *starting) try(ctx context.Context, plan launch.Plan) (process, launch.Report, error) {
-	l, err := launch.Prepare(context.WithoutCancel(ctx), plan) // the machine outlives the call
-	if err != nil {
-		return process{}, launch.Report{}, err
-	}
-	defer l.Close()
-	p := process{stderr: &tail.Buffer{}, log: s.log}
-	l.Cmd.Stdout, l.Cmd.Stderr = s.stdout, p.stderr
-	l.Cmd.WaitDelay = time.Second
-	if p.child, err = child.Start(l.Cmd); err != nil {
-		return p, launch.Report{}, err
-	}
-	report, err := l.Report(ctx)
-	if err != nil {
-		p.child.Kill()
-		return p, report, p.said(fmt.Errorf("confine it: %w", err))
-	}
-	return p, report, nil
-}
-
-// process is a monitor that runs.
+// process is a monitor that runs, with what it logs.
 type process struct {
-	child  *child.Child
-	stderr *tail.Buffer
-	log    *tail.Buffer
-	handle engine.Handle
+	monitor.Process
+	log *tail.Buffer
 }
 
 // said adds to err what the monitor complained about.
@@ -364,7 +323,7 @@ func (p process) said(err error) error {
 }
 
 func (p process) words(n int) string {
-	return strings.TrimSpace(p.log.Lines(n) + "\n" + p.stderr.Lines(n))
+	return strings.TrimSpace(p.log.Lines(n) + "\n" + p.Stderr.Lines(n))
 }
 
 // configure tells the monitor what to run. The order of the calls is Firecracker's: the machine first, then its devices.

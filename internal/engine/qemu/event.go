@@ -71,7 +71,7 @@ func (m *machine) askWhy() {
 	case "running", "shutdown", "finish-migrate":
 		return
 	}
-	m.emit(engine.EventBroken, strings.TrimSuffix(fmt.Sprintf("%s; %s", st.Status, m.stderr.Lines(2)), "; "))
+	m.emit(engine.EventBroken, strings.TrimSuffix(fmt.Sprintf("%s; %s", st.Status, m.Stderr.Lines(2)), "; "))
 }
 
 func (m *machine) emit(kind engine.EventKind, detail string) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
+	"github.com/smolvm/smolvm/internal/engine/monitor"
 	"github.com/smolvm/smolvm/internal/engine/qemu/qmp"
 	"github.com/smolvm/smolvm/internal/guest/link"
 )
@@ -27,7 +28,7 @@ const (
 
 // machine is one QEMU.
 type machine struct {
-	process
+	monitor.Process
 	agentPath string
 	report    func(engine.Event) // may be nil
 	log       *slog.Logger
@@ -47,9 +48,9 @@ type machine struct {
 	shutdown string // the reason that QEMU gave
 }
 
-func newMachine(spec *engine.Spec, p process, log *slog.Logger) *machine {
+func newMachine(spec *engine.Spec, p monitor.Process, log *slog.Logger) *machine {
 	return &machine{
-		process: p, agentPath: spec.AgentPath, report: spec.Events, log: log.With("monitor", p.child.PID()),
+		Process: p, agentPath: spec.AgentPath, report: spec.Events, log: log.With("monitor", p.Child.PID()),
 		ready: make(chan struct{}), done: make(chan struct{}),
 	}
 }
@@ -76,7 +77,7 @@ func (m *machine) watch(q *qmp.Conn, console net.Conn, to io.Writer) {
 
 // collect waits for the monitor's end and says how it was.
 func (m *machine) collect(console net.Conn, drained <-chan struct{}) {
-	<-m.child.Done()
+	<-m.Child.Done()
 	last := time.NewTimer(goodbye)
 	defer last.Stop()
 	for _, c := range []<-chan struct{}{m.qmp.Done(), drained} {
@@ -87,14 +88,14 @@ func (m *machine) collect(console net.Conn, drained <-chan struct{}) {
 	}
 	_, _ = m.qmp.Close(), console.Close()
 	m.mu.Lock()
-	m.exit = m.ended(m.child.State())
+	m.exit = m.ended(m.Child.State())
 	m.mu.Unlock()
 	close(m.done)
 }
 
 // ended says how the monitor ended. What QEMU told of a shutdown counts where its process ended well.
 func (m *machine) ended(st *os.ProcessState) engine.Exit {
-	exit := engine.Exit{Code: st.ExitCode(), Detail: m.stderr.Lines(10)}
+	exit := engine.Exit{Code: st.ExitCode(), Detail: m.Stderr.Lines(10)}
 	if ws, ok := st.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		exit.Signal = unix.SignalName(ws.Signal())
 	}
@@ -118,7 +119,7 @@ func (m *machine) ended(st *os.ProcessState) engine.Exit {
 }
 
 // Handle implements engine.Machine.
-func (m *machine) Handle() engine.Handle { return m.handle }
+func (m *machine) Handle() engine.Handle { return m.Record }
 
 // Wait implements engine.Machine.
 func (m *machine) Wait(ctx context.Context) (engine.Exit, error) {
@@ -145,8 +146,8 @@ func (m *machine) Stop(ctx context.Context, grace time.Duration) error {
 	m.mu.Lock()
 	m.stopping = true
 	m.mu.Unlock()
-	if err := m.child.Signal(unix.SIGKILL); err != nil {
-		return errdefs.Engine.Errorf("kill the monitor %d: %w", m.handle.PID, err)
+	if err := m.Child.Signal(unix.SIGKILL); err != nil {
+		return errdefs.Engine.Errorf("kill the monitor %d: %w", m.Record.PID, err)
 	}
 	<-m.done // soon: nothing withstands SIGKILL, and what follows is bounded
 	return nil

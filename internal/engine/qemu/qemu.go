@@ -6,9 +6,9 @@ package qemu
 
 import (
 	"log/slog"
-	"sync"
 
 	"github.com/smolvm/smolvm/internal/engine"
+	"github.com/smolvm/smolvm/internal/engine/monitor"
 )
 
 const (
@@ -25,10 +25,8 @@ type Options struct {
 
 // Engine starts QEMU.
 type Engine struct {
-	opts Options
-
-	mu     sync.Mutex
-	probed map[string]probed // by the program's path
+	opts     Options
+	programs *monitor.Programs[version]
 }
 
 // New returns the engine.
@@ -39,7 +37,7 @@ func New(o Options) *Engine {
 	if o.CacheDir == "" {
 		o.CacheDir = engine.CacheDir()
 	}
-	return &Engine{opts: o, probed: map[string]probed{}}
+	return &Engine{opts: o, programs: programs()}
 }
 
 // Name implements engine.Engine.

@@ -8,18 +8,16 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/engine/kvm"
+	"github.com/smolvm/smolvm/internal/engine/monitor"
 	"github.com/smolvm/smolvm/internal/engine/qemu/qmp"
 	"github.com/smolvm/smolvm/internal/sys/child"
 	"github.com/smolvm/smolvm/internal/sys/launch"
-	"github.com/smolvm/smolvm/internal/sys/pidfd"
-	"github.com/smolvm/smolvm/internal/sys/tail"
 	"github.com/smolvm/smolvm/internal/sys/tsc"
 	"github.com/smolvm/smolvm/internal/sys/undo"
 )
@@ -60,8 +58,8 @@ func (e *Engine) Start(ctx context.Context, spec engine.Spec) (_ engine.Machine,
 	m := newMachine(&spec, p, e.opts.Log)
 	q, err := qmp.Open(ctx, s.qmp, m.event)
 	if err != nil {
-		p.child.Kill()
-		return nil, errdefs.ClassOf(err).Errorf("start QEMU %s: %w", caps.Version, p.said(err)).WithRemedy("smolvm doctor")
+		p.Child.Kill()
+		return nil, errdefs.ClassOf(err).Errorf("start QEMU %s: %w", caps.Version, p.Said(err)).WithRemedy("smolvm doctor")
 	}
 	m.watch(q, s.console, spec.Console)
 	return m, nil
@@ -209,64 +207,11 @@ func (s *starting) plan(khz uint64) (launch.Plan, error) {
 	return p, nil
 }
 
-// process is a monitor that runs.
-type process struct {
-	child  *child.Child
-	stderr *tail.Buffer
-	handle engine.Handle
-}
-
-// said adds to err what the monitor complained about.
-func (p process) said(err error) error {
-	if lines := p.stderr.Lines(5); lines != "" {
-		return fmt.Errorf("%w: %s", err, lines)
-	}
-	return err
-}
-
 // launch starts the monitor and returns once the launcher has become it.
-func (s *starting) launch(ctx context.Context, khz uint64) (process, error) {
+func (s *starting) launch(ctx context.Context, khz uint64) (monitor.Process, error) {
 	plan, err := s.plan(khz)
 	if err != nil {
-		return process{}, err
+		return monitor.Process{}, err
 	}
-	p, report, err := try(ctx, plan)
-	if err != nil && launch.Refused(err) {
-		// Namespaces may not be had here; the report says so, and the VM shows it.
-		plan.Refused = err.Error()
-		p, report, err = try(ctx, plan)
-	}
-	if err != nil {
-		return process{}, err
-	}
-	ticks, err := pidfd.StartTicks(p.child.PID())
-	if err != nil && !errors.Is(err, pidfd.ErrGone) {
-		p.child.Kill()
-		return process{}, fmt.Errorf("when did it start: %w", err)
-	}
-	p.handle = engine.Handle{
-		Version: 1, Engine: name, EngineVer: s.caps.Version, Accel: s.spec.Accel, PID: p.child.PID(), StartTicks: ticks,
-		Confinement: append(report.InForce, "seccomp"), Unconfined: report.Missing,
-	}
-	return p, nil
-}
-
-func try(ctx context.Context, plan launch.Plan) (process, launch.Report, error) {
-	l, err := launch.Prepare(context.WithoutCancel(ctx), plan) // the machine outlives the call
-	if err != nil {
-		return process{}, launch.Report{}, err
-	}
-	defer l.Close()
-	p := process{stderr: &tail.Buffer{}}
-	l.Cmd.Stdout, l.Cmd.Stderr = p.stderr, p.stderr
-	l.Cmd.WaitDelay = time.Second
-	if p.child, err = child.Start(l.Cmd); err != nil {
-		return p, launch.Report{}, err
-	}
-	report, err := l.Report(ctx)
-	if err != nil {
-		p.child.Kill()
-		return p, report, p.said(fmt.Errorf("confine it: %w", err))
-	}
-	return p, report, nil
+	return monitor.Launch(ctx, plan, nil, engine.Handle{Engine: name, EngineVer: s.caps.Version, Accel: s.spec.Accel})
 }

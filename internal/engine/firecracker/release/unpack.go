@@ -17,6 +17,7 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine/firecracker"
 	"github.com/smolvm/smolvm/internal/engine/firecracker/fcapi"
+	"github.com/smolvm/smolvm/internal/engine/monitor"
 )
 
 // A release's programs, below a directory: "release-v1.12.1-x86_64/firecracker-v1.12.1-x86_64".
@@ -35,7 +36,11 @@ func unpack(ctx context.Context, archive io.Reader, dir string, want fcapi.Versi
 	if err := firecracker.Refused(v); err != nil {
 		return v, err
 	}
-	says, err := firecracker.AskVersion(ctx, filepath.Join(dir, "firecracker"))
+	said, err := monitor.Ask(ctx, filepath.Join(dir, "firecracker"))
+	var says fcapi.Version
+	if err == nil {
+		says, err = fcapi.ParseVersion(said)
+	}
 	if err != nil {
 		return v, errdefs.Image.Errorf("%s: its program does not run here: %w", m.Source, err)
 	}
