@@ -2,11 +2,9 @@ package bench
 
 import (
 	"context"
-	"os"
 	"time"
 
 	"github.com/smolvm/smolvm/api"
-	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/bench/figure"
 	"github.com/smolvm/smolvm/internal/bench/house"
 	"github.com/smolvm/smolvm/internal/image"
@@ -54,15 +52,11 @@ func runCycles(ctx context.Context, o *Options) ([]api.Figure, error) {
 	if err := o.ensure(ctx); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(o.TempDir, "smolvm-bench-")
-	if err != nil {
-		return nil, errdefs.Host.Errorf("a directory for the cycles: %w", err)
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	worn, err := house.New(ctx, dir, o.Home, o.Elsewhere)
+	worn, err := house.New(ctx, o.TempDir, o.Home, o.Elsewhere)
 	if err != nil {
 		return nil, err
 	}
+	defer worn.Close()
 	n := o.runs(20)
 	if _, err := o.cycle(ctx, worn.Manager); err != nil { // it makes directories, and warms the caches
 		return nil, err
@@ -84,7 +78,7 @@ func runCycles(ctx context.Context, o *Options) ([]api.Figure, error) {
 	var p figure.Pairs
 	for i := range n {
 		o.tell("cycles", "pair %d", i+1)
-		a, b, err := o.wornAndFresh(ctx, worn, dir, i%2 == 0)
+		a, b, err := o.wornAndFresh(ctx, worn, i%2 == 0)
 		if err != nil {
 			return nil, err
 		}
@@ -109,12 +103,12 @@ func grown(before, after house.Use) []api.Figure {
 }
 
 // wornAndFresh measures a cycle in each home, in one order or the other: the second one finds the host's caches warmer.
-func (o *Options) wornAndFresh(ctx context.Context, worn *house.House, dir string, wornFirst bool) (a, b float64, err error) {
-	fresh, err := house.New(ctx, dir, worn.Dir, o.Elsewhere)
+func (o *Options) wornAndFresh(ctx context.Context, worn *house.House, wornFirst bool) (a, b float64, err error) {
+	fresh, err := house.New(ctx, o.TempDir, worn.Dir, o.Elsewhere)
 	if err != nil {
 		return 0, 0, err
 	}
-	defer func() { _ = os.RemoveAll(fresh.Dir) }()
+	defer fresh.Close()
 	if wornFirst {
 		a, err = o.cycle(ctx, worn.Manager)
 	}

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"os"
 	"time"
 
 	"github.com/smolvm/smolvm/api"
@@ -19,15 +18,11 @@ func runList(ctx context.Context, o *Options) ([]api.Figure, error) {
 	if err := o.ensure(ctx); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(o.TempDir, "smolvm-bench-")
-	if err != nil {
-		return nil, errdefs.Host.Errorf("a directory for the records: %w", err)
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	home, err := house.New(ctx, dir, o.Home, o.Elsewhere)
+	home, err := house.New(ctx, o.TempDir, o.Home, o.Elsewhere)
 	if err != nil {
 		return nil, err
 	}
+	defer home.Close()
 	if err := home.Populate(ctx, listRecords); err != nil {
 		return nil, err
 	}

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"os"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -10,7 +9,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/smolvm/smolvm/api"
-	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/bench/figure"
 	"github.com/smolvm/smolvm/internal/bench/house"
 )
@@ -26,15 +24,11 @@ func runParallel(ctx context.Context, o *Options) ([]api.Figure, error) {
 	if err := o.ensure(ctx); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(o.TempDir, "smolvm-bench-")
-	if err != nil {
-		return nil, errdefs.Host.Errorf("a directory for the parallel VMs: %w", err)
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	home, err := house.New(ctx, dir, o.Home, o.Elsewhere)
+	home, err := house.New(ctx, o.TempDir, o.Home, o.Elsewhere)
 	if err != nil {
 		return nil, err
 	}
+	defer home.Close()
 	alone, err := o.cycle(ctx, home.Manager)
 	if err != nil {
 		return nil, err

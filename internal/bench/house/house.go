@@ -27,21 +27,29 @@ type House struct {
 	Manager *lifecycle.Manager
 }
 
-// New makes a home below dir, with the images and kernels of from, and opens it.
-func New(ctx context.Context, dir, from string, open func(home string) (*lifecycle.Manager, error)) (*House, error) {
-	home, err := os.MkdirTemp(dir, "home-")
+// New makes a home below dir, with the images and kernels of from, and opens it. On an error nothing of it is left.
+func New(ctx context.Context, dir, from string, open func(home string) (*lifecycle.Manager, error)) (_ *House, err error) {
+	home, err := os.MkdirTemp(dir, "smolvm-bench-")
 	if err != nil {
 		return nil, errdefs.Host.Errorf("a home for the benchmark: %w", err)
 	}
+	h := &House{Dir: home}
+	defer func() {
+		if err != nil {
+			h.Close()
+		}
+	}()
 	for _, name := range []string{"images", "kernels"} {
 		if err := linkTree(ctx, filepath.Join(from, name), filepath.Join(home, name)); err != nil {
 			return nil, errdefs.Host.Errorf("the images of the benchmark's home: %w", err)
 		}
 	}
-	h := &House{Dir: home}
 	h.Manager, err = open(home)
 	return h, err
 }
+
+// Close removes it.
+func (h *House) Close() { _ = os.RemoveAll(h.Dir) }
 
 // linkTree makes a copy of a tree whose files are the same ones, where the file systems allow it.
 func linkTree(ctx context.Context, from, to string) error {
