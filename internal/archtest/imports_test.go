@@ -71,6 +71,7 @@ func layers() []layer {
 		{"internal/prune", []string{"internal/lifecycle", "internal/image", api, errdefs, sys}},
 		{"internal/wire", []string{"internal/engine/...", "internal/image/...", api, errdefs, sys}},
 		{"internal/archtest", nil},
+		{"internal/need", nil},
 		{"cmd/smolvm-guest", []string{"internal/guest/agent"}},
 		{"cmd/smolvm/...", []string{
 			"internal/cli/...", "internal/server", "internal/mcp", "internal/doctor", "internal/bench", "internal/supervisor",

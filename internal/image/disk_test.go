@@ -11,16 +11,12 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/need"
 )
 
 // TestNewDisk has e2fsck judge disks of several sizes: the default one needs no growing.
 func TestNewDisk(t *testing.T) {
-	fsck, err := exec.LookPath("e2fsck")
-	if err != nil {
-		if fsck = "/sbin/e2fsck"; func() bool { _, err := os.Stat(fsck); return err != nil }() {
-			t.Skip("e2fsck is not installed: apt-get install e2fsprogs")
-		}
-	}
+	fsck := need.Tool(t, "e2fsck", "apt-get install e2fsprogs")
 	for _, c := range []struct{ sizeMiB, fsMiB int }{
 		{MinDiskMiB, MinDiskMiB}, {1024, MinDiskMiB}, {api.DefaultDiskMiB, api.DefaultDiskMiB}, {100 << 10, api.DefaultDiskMiB},
 	} {

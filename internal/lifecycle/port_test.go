@@ -225,7 +225,7 @@ func TestPortTaken(t *testing.T) {
 	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp4", box.Ports[0].Host())
 	if err != nil {
-		t.Skip(err)
+		t.Fatalf("the VM that was stopped may still hold its port: %v", err)
 	}
 	defer func() { _ = l.Close() }()
 	again, err := m.Start(ctx, "web", nil)

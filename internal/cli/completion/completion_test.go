@@ -7,14 +7,13 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/smolvm/smolvm/internal/need"
 )
 
 // TestBash: without bash-completion, bash's words are put together as people see them.
 func TestBash(t *testing.T) {
-	bash, err := exec.LookPath("bash")
-	if err != nil {
-		t.Skip("there is no bash")
-	}
+	bash := need.Tool(t, "bash", "apt-get install bash")
 	root := &cobra.Command{Use: "smolvm", Run: func(*cobra.Command, []string) {}}
 	root.AddCommand(&cobra.Command{Use: "ls", Run: root.Run})
 	Mend(root)

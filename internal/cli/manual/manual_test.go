@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/smolvm/smolvm/internal/need"
 )
 
 func tree() *cobra.Command {
@@ -54,10 +56,7 @@ func TestPages(t *testing.T) {
 
 // TestRenders: man has nothing to complain about.
 func TestRenders(t *testing.T) {
-	groff, err := exec.LookPath("groff")
-	if err != nil {
-		t.Skip("there is no groff")
-	}
+	groff := need.Tool(t, "groff", "apt-get install groff-base")
 	for _, p := range Pages(tree()) {
 		cmd := exec.CommandContext(t.Context(), groff, "-ww", "-man", "-Tutf8", "-z") //nolint:gosec // found in PATH
 		cmd.Stdin = strings.NewReader(p.Text)

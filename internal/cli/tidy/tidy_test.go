@@ -15,7 +15,7 @@ func TestAsk(t *testing.T) {
 	for text, want := range map[string]bool{"y\n": true, " YES \n": true, "n\n": false, "\n": false, "yesterday\n": false, "\x04": false} {
 		ours, theirs, err := pty.Open()
 		if err != nil {
-			t.Skip(err)
+			t.Fatal(err)
 		}
 		if _, err := ours.WriteString(text); err != nil {
 			t.Fatal(err)
@@ -29,7 +29,7 @@ func TestAsk(t *testing.T) {
 	}
 	_, theirs, err := pty.Open()
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	over := errors.New("interrupted")
 	ctx, cancel := context.WithCancelCause(t.Context())

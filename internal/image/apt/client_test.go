@@ -7,29 +7,16 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/need"
 )
-
-// needApt ends the test where apt is missing.
-func needApt(t *testing.T) {
-	t.Helper()
-	if _, err := exec.LookPath("apt-get"); err == nil {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("apt is not installed")
-	}
-	t.Skip("apt is not installed")
-}
 
 func client(t *testing.T, mirror string) *Client {
 	t.Helper()
-	needApt(t)
+	need.Tool(t, "apt-get", "the tests of apt need a Debian")
 	for _, v := range []string{"http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"} {
 		t.Setenv(v, "")
 	}

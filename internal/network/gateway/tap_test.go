@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/smolvm/smolvm/internal/need"
 	"github.com/smolvm/smolvm/internal/network/control"
 	"github.com/smolvm/smolvm/internal/network/gateway/wire"
 )
@@ -31,8 +32,9 @@ func newKernelPeer(t *testing.T, mtu int) *kernelPeer {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, for a network namespace of a thread")
 	}
-	if _, err := exec.LookPath("ip"); err != nil {
-		t.Skip("needs iproute2")
+	need.Tool(t, "ip", "apt-get install iproute2")
+	if err := unix.Access("/dev/net/tun", unix.R_OK|unix.W_OK); err != nil {
+		t.Skipf("no TAP on this machine: /dev/net/tun: %v", err)
 	}
 	p := &kernelPeer{do: make(chan func())}
 	ready := make(chan error)
@@ -45,7 +47,7 @@ func newKernelPeer(t *testing.T, mtu int) *kernelPeer {
 	}()
 	if err := <-ready; err != nil {
 		close(p.do)
-		t.Skipf("no network namespace: %v", err)
+		t.Fatalf("a network namespace: %v", err)
 	}
 	t.Cleanup(func() { close(p.do) })
 	guest, gateway := control.Guest(), control.Gateway().String()
@@ -67,7 +69,7 @@ func newKernelPeer(t *testing.T, mtu int) *kernelPeer {
 		}
 	})
 	if err != nil {
-		t.Skipf("no TAP: %v", err)
+		t.Fatalf("a TAP: %v", err)
 	}
 	return p
 }

@@ -222,12 +222,14 @@ func TestTaken(t *testing.T) {
 }
 
 func TestIPv6(t *testing.T) {
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp6", "[::1]:0")
+	if err != nil {
+		t.Skipf("no IPv6 here: %v", err)
+	}
+	_ = l.Close()
 	s := (&guest{}).set(t)
 	s.Serve(t.Context())
 	p, err := s.Add(t.Context(), port(t, "[::1]:0:80"), keep)
-	if errdefs.Is(err, errdefs.Invalid) {
-		t.Skip(err)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smolvm/smolvm/internal/need"
 	"github.com/smolvm/smolvm/internal/sys/launch"
 	"github.com/smolvm/smolvm/internal/sys/nsinit"
 )
@@ -24,24 +25,10 @@ func TestMain(m *testing.M) {
 // unshare returns a usable unshare(1), or ends the test.
 func unshare(t *testing.T) string {
 	t.Helper()
-	p, err := exec.LookPath("unshare")
-	if err != nil {
-		missing(t, "unshare is not installed")
-	}
 	if !launch.IsRoot() {
-		if _, err := exec.LookPath("newuidmap"); err != nil {
-			missing(t, "newuidmap is not installed")
-		}
+		need.Tool(t, "newuidmap", "apt-get install uidmap")
 	}
-	return p
-}
-
-func missing(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
+	return need.Tool(t, "unshare", "apt-get install util-linux")
 }
 
 func spec(t *testing.T, argv ...string) nsinit.Spec {

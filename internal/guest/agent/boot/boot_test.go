@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/smolvm/smolvm/internal/guest/proto"
+	"github.com/smolvm/smolvm/internal/need"
 )
 
 func TestHosts(t *testing.T) {
@@ -86,10 +87,7 @@ func TestLimits(t *testing.T) {
 
 // TestExtent reads the size of a file system that mkfs.ext4 made, and refuses what is none.
 func TestExtent(t *testing.T) {
-	mkfs, err := exec.LookPath("mkfs.ext4")
-	if err != nil {
-		t.Skip("mkfs.ext4 is not installed: apt-get install e2fsprogs")
-	}
+	mkfs := need.Tool(t, "mkfs.ext4", "apt-get install e2fsprogs")
 	for _, c := range []struct {
 		opts         []string
 		size, blocks uint64

@@ -60,8 +60,11 @@ func TestDialAndWait(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "127.0.0.53", "::1", "0.0.0.0"} {
 		t.Run(host, func(t *testing.T) {
 			l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", net.JoinHostPort(host, "0"))
+			if err != nil && host == "::1" {
+				t.Skipf("no IPv6 here: %v", err)
+			}
 			if err != nil {
-				t.Skip(err)
+				t.Fatal(err)
 			}
 			port := l.Addr().(*net.TCPAddr).Port
 			if err := Wait(t.Context(), port); err != nil {

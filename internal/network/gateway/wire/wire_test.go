@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/smolvm/smolvm/internal/need"
 )
 
 // ends are the two ends of a wire.
@@ -97,9 +99,7 @@ func inNamespace(t *testing.T) bool {
 	if os.Getenv(inside) != "" {
 		return true
 	}
-	if _, err := exec.LookPath("ip"); err != nil {
-		t.Skip("needs iproute2")
-	}
+	need.Tool(t, "ip", "apt-get install iproute2")
 	if err := unix.Access("/dev/net/tun", unix.R_OK|unix.W_OK); err != nil {
 		t.Skipf("no TAP for this user: /dev/net/tun: %v", err)
 	}
