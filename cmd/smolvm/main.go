@@ -54,6 +54,7 @@ func app() cli.App {
 		Open:    open,
 		Doctor:  examine,
 		Bench:   measure,
+		Serve:   answer,
 		Setenv:  os.Setenv,
 		Engines: openEngines,
 

@@ -150,7 +150,7 @@ func TestNoInitNoGet(t *testing.T) {
 			if name == "init" && d.Recv == nil {
 				t.Errorf("%s has an init function", f.name)
 			}
-			if len(name) > 3 && strings.HasPrefix(name, "Get") && name[3] >= 'A' && name[3] <= 'Z' {
+			if len(name) > 3 && strings.HasPrefix(name, "Get") && name[3] >= 'A' && name[3] <= 'Z' && name != "GetStatus" { // huma.StatusError has that one
 				t.Errorf("%s: %s has a Get prefix", f.name, name)
 			}
 		}

@@ -24,6 +24,7 @@ import (
 	"github.com/smolvm/smolvm/internal/cli/interrupt"
 	"github.com/smolvm/smolvm/internal/cli/network"
 	"github.com/smolvm/smolvm/internal/cli/port"
+	"github.com/smolvm/smolvm/internal/cli/serve"
 	"github.com/smolvm/smolvm/internal/cli/show"
 	"github.com/smolvm/smolvm/internal/cli/ssh"
 	"github.com/smolvm/smolvm/internal/cli/value"
@@ -46,6 +47,8 @@ type App struct {
 	Engines func(o OpenOptions, err error) (engines.Service, error)
 	// Bench measures. Without it there is no such command.
 	Bench func(ctx context.Context, o OpenOptions, b BenchOptions) ([]api.Suite, error)
+	// Serve answers the HTTP API.
+	Serve func(ctx context.Context, o OpenOptions, s serve.Options) error
 	// Setenv sets a variable of this process and of those that it starts.
 	Setenv func(name, value string) error
 	// BenchSuites names what there is to measure, each with a sentence.
@@ -123,6 +126,7 @@ it afterwards; "smolvm create" and "smolvm start" make one that stays.`,
 	if a.Bench != nil {
 		root.AddCommand(a.benchCommand())
 	}
+	root.AddCommand(serve.Env{Args: value.Args, Serve: a.serve}.Command())
 	completion.Mend(root)
 	return root
 }
@@ -176,6 +180,14 @@ func (a *app) config() (config.File, error) {
 		a.file = &f
 	}
 	return f, err
+}
+
+func (a *app) serve(ctx context.Context, s serve.Options) error {
+	o, err := a.options(true)
+	if err != nil {
+		return err
+	}
+	return a.Serve(ctx, o, s)
 }
 
 func (a *app) configCommand() *cobra.Command {

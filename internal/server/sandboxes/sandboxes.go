@@ -1,0 +1,168 @@
+// Package sandboxes holds the HTTP API's routes about VMs as a whole: create, list, get, start, stop, pause, delete.
+//
+// Layer: part of the front server. It may import internal/server/web, lifecycle, api, errdefs.
+package sandboxes
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/lifecycle"
+	"github.com/smolvm/smolvm/internal/server/web"
+)
+
+// VMs makes, starts, stops and removes VMs.
+type VMs interface {
+	Create(ctx context.Context, cfg api.Config, o lifecycle.CreateOptions) (api.Sandbox, error)
+	Start(ctx context.Context, id string, progress api.ProgressFunc) (api.Sandbox, error)
+	Stop(ctx context.Context, id string, o lifecycle.StopOptions) error
+	Remove(ctx context.Context, id string, force bool) error
+	Viewer
+}
+
+// Viewer tells what there is, and stops processors.
+type Viewer interface {
+	List(ctx context.Context, all bool) ([]api.Sandbox, error)
+	Inspect(ctx context.Context, id string, showEnv bool) (api.Sandbox, error)
+	Pause(ctx context.Context, id string) error
+	Unpause(ctx context.Context, id string) error
+}
+
+// Routes adds the operations.
+type Routes struct {
+	VMs VMs
+	// Peer is the process at the other end of a request's connection; 0 where it is none of this host.
+	Peer func(context.Context) int
+}
+
+const tag = "sandboxes"
+
+// Register adds them to the API.
+func (r Routes) Register(to huma.API) {
+	web.Long(to, huma.Operation{
+		OperationID: "create-sandbox", Method: http.MethodPost, Path: "/v1/sandboxes", DefaultStatus: http.StatusCreated, Tags: []string{tag},
+		Summary: "Create a VM", Description: "Makes the record of a VM, and boots it when start is set. The image and the kernel are made first where they are absent, which takes minutes: ask for events to hear of it.",
+	}, r.create)
+	web.Register(to, huma.Operation{OperationID: "list-sandboxes", Method: http.MethodGet, Path: "/v1/sandboxes", Tags: []string{tag}, Summary: "List VMs"}, r.list)
+	web.Register(to, huma.Operation{OperationID: "get-sandbox", Method: http.MethodGet, Path: "/v1/sandboxes/{id}", Tags: []string{tag}, Summary: "Show a VM"}, r.get)
+	web.Register(to, huma.Operation{OperationID: "delete-sandbox", Method: http.MethodDelete, Path: "/v1/sandboxes/{id}", Tags: []string{tag}, Summary: "Delete a VM with its disk"}, r.remove)
+	web.Long(to, huma.Operation{OperationID: "start-sandbox", Method: http.MethodPost, Path: "/v1/sandboxes/{id}/start", Tags: []string{tag}, Summary: "Boot a VM"}, r.start)
+	web.Register(to, huma.Operation{OperationID: "stop-sandbox", Method: http.MethodPost, Path: "/v1/sandboxes/{id}/stop", Tags: []string{tag}, Summary: "Stop a VM; its disk stays"}, r.stop)
+	web.Register(to, huma.Operation{OperationID: "pause-sandbox", Method: http.MethodPost, Path: "/v1/sandboxes/{id}/pause", Tags: []string{tag}, Summary: "Stop a VM's processors"}, r.pause)
+	web.Register(to, huma.Operation{OperationID: "unpause-sandbox", Method: http.MethodPost, Path: "/v1/sandboxes/{id}/unpause", Tags: []string{tag}, Summary: "Let a VM's processors go on"}, r.unpause)
+}
+
+type createInput struct{ Body api.CreateRequest }
+
+func (r Routes) create(ctx context.Context, in *createInput, progress api.ProgressFunc) (api.Sandbox, error) {
+	req := in.Body
+	if err := req.Validate(); err != nil {
+		return api.Sandbox{}, err
+	}
+	o := lifecycle.CreateOptions{Owner: req.Owner, Client: req.ClientPID, Progress: progress, Start: req.Start}
+	if req.Owner == api.OwnerClient && o.Client == 0 {
+		o.Client = r.Peer(ctx)
+	}
+	vm, err := r.VMs.Create(ctx, req.Config, o)
+	if err != nil || !req.Start {
+		return vm, err
+	}
+	started, err := r.VMs.Start(ctx, vm.ID, progress)
+	if err != nil {
+		_ = r.VMs.Remove(context.WithoutCancel(ctx), vm.ID, true) // the failure is what the client wants to hear
+		return api.Sandbox{}, err
+	}
+	return started, nil
+}
+
+type listInput struct {
+	All bool `query:"all" doc:"those that do not run too"`
+}
+
+// Listing is a list of VMs.
+type Listing struct {
+	Sandboxes []api.Sandbox `json:"sandboxes"`
+}
+
+func (r Routes) list(ctx context.Context, in *listInput) (*web.Body[Listing], error) {
+	all, err := r.VMs.List(ctx, in.All)
+	if err != nil {
+		return nil, err
+	}
+	if all == nil {
+		all = []api.Sandbox{}
+	}
+	return &web.Body[Listing]{Body: Listing{all}}, nil
+}
+
+type getInput struct {
+	web.VM
+	ShowEnv bool `query:"show_env" doc:"the values of variables, which are masked otherwise"`
+}
+
+func (r Routes) get(ctx context.Context, in *getInput) (*web.Body[api.Sandbox], error) {
+	if err := in.Check(); err != nil {
+		return nil, err
+	}
+	vm, err := r.VMs.Inspect(ctx, in.ID, in.ShowEnv)
+	return &web.Body[api.Sandbox]{Body: vm}, err
+}
+
+type removeInput struct {
+	web.VM
+	Force bool `query:"force" doc:"a VM that runs too"`
+}
+
+func (r Routes) remove(ctx context.Context, in *removeInput) (*struct{}, error) {
+	if err := in.Check(); err != nil {
+		return nil, err
+	}
+	return nil, r.VMs.Remove(ctx, in.ID, in.Force)
+}
+
+func (r Routes) start(ctx context.Context, in *struct{ web.VM }, progress api.ProgressFunc) (api.Sandbox, error) {
+	if err := in.Check(); err != nil {
+		return api.Sandbox{}, err
+	}
+	return r.VMs.Start(ctx, in.ID, progress)
+}
+
+type stopInput struct {
+	web.VM
+	Body *struct {
+		GraceMs int64 `json:"grace_ms,omitempty" minimum:"0" doc:"for the guest's orderly end; 0 = 10 s"`
+		Kill    bool  `json:"kill,omitempty" doc:"no orderly end"`
+	}
+}
+
+func (r Routes) stop(ctx context.Context, in *stopInput) (*web.Body[api.Sandbox], error) {
+	if err := in.Check(); err != nil {
+		return nil, err
+	}
+	var o lifecycle.StopOptions
+	if in.Body != nil {
+		o.Grace, o.Kill = time.Duration(in.Body.GraceMs)*time.Millisecond, in.Body.Kill
+	}
+	if err := r.VMs.Stop(ctx, in.ID, o); err != nil {
+		return nil, err
+	}
+	return r.get(ctx, &getInput{VM: in.VM})
+}
+
+func (r Routes) pause(ctx context.Context, in *struct{ web.VM }) (*struct{}, error) {
+	if err := in.Check(); err != nil {
+		return nil, err
+	}
+	return nil, r.VMs.Pause(ctx, in.ID)
+}
+
+func (r Routes) unpause(ctx context.Context, in *struct{ web.VM }) (*struct{}, error) {
+	if err := in.Check(); err != nil {
+		return nil, err
+	}
+	return nil, r.VMs.Unpause(ctx, in.ID)
+}

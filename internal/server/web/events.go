@@ -1,0 +1,95 @@
+package web
+
+import (
+	"encoding/json"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+)
+
+// A client that reads nothing for so long is gone; one that hears nothing for so long gets a comment, so that what is in
+// between does not take the connection for dead.
+const (
+	stalled = 30 * time.Second
+	beat    = 15 * time.Second
+)
+
+// Events writes server-sent events. It is safe for concurrent use.
+type Events struct {
+	mu     sync.Mutex
+	w      http.ResponseWriter
+	rc     *http.ResponseController
+	err    error
+	closed chan struct{}
+}
+
+// NewEvents begins an answer of events. Close it before the operation returns.
+func NewEvents(c huma.Context) *Events {
+	_, w := humago.Unwrap(c)
+	w.Header().Set("Content-Type", EventStream)
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Accel-Buffering", "no")
+	w.WriteHeader(http.StatusOK)
+	e := &Events{w: w, rc: http.NewResponseController(w), closed: make(chan struct{})}
+	_ = e.write([]byte(": begin\n\n"))
+	go e.beats()
+	return e
+}
+
+func (e *Events) beats() {
+	t := time.NewTicker(beat)
+	defer t.Stop()
+	for {
+		select {
+		case <-e.closed:
+			return
+		case <-t.C:
+			_ = e.write([]byte(": \n\n"))
+		}
+	}
+}
+
+// Send writes one event; v is its data as JSON. Its error is that of a client that has gone.
+func (e *Events) Send(event string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b := make([]byte, 0, len(event)+len(data)+16)
+	b = append(b, "event: "...)
+	b = append(b, event...)
+	b = append(b, "\ndata: "...)
+	b = append(b, data...)
+	b = append(b, "\n\n"...)
+	return e.write(b)
+}
+
+// Try is Send where nobody minds a client that has gone.
+func (e *Events) Try(event string, v any) { _ = e.Send(event, v) }
+
+func (e *Events) write(b []byte) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.err != nil {
+		return e.err
+	}
+	_ = e.rc.SetWriteDeadline(time.Now().Add(stalled))
+	if _, e.err = e.w.Write(b); e.err == nil {
+		e.err = e.rc.Flush()
+	}
+	return e.err
+}
+
+// Close ends the beats.
+func (e *Events) Close() {
+	close(e.closed)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_ = e.rc.SetWriteDeadline(time.Time{})
+	if e.err == nil {
+		e.err = http.ErrBodyNotAllowed // the answer is over
+	}
+}
