@@ -36,7 +36,7 @@ func answer(ctx context.Context, o cli.OpenOptions, s serve.Options) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	srv := server.New(context.WithoutCancel(ctx), server.Options{VMs: m, Version: programVersion(), Log: o.Log})
+	srv := server.New(context.WithoutCancel(ctx), server.Options{VMs: m, Version: programVersion(), Log: o.Log, SSHImages: store{images}.BuildSSH})
 	if err := json.NewEncoder(os.Stdout).Encode(map[string]any{"socket": s.Socket, "version": version}); err != nil {
 		return err
 	}

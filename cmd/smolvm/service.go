@@ -10,6 +10,7 @@ import (
 	"github.com/smolvm/smolvm/internal/cli"
 	"github.com/smolvm/smolvm/internal/doctor"
 	"github.com/smolvm/smolvm/internal/image"
+	"github.com/smolvm/smolvm/internal/image/bootfile"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 	"github.com/smolvm/smolvm/internal/prune"
 	"github.com/smolvm/smolvm/internal/sys/cacert"
@@ -19,7 +20,7 @@ import (
 // The control sockets' protocol that this program speaks.
 const (
 	protocolMin = 1
-	protocolMax = 3
+	protocolMax = 4
 )
 
 func programVersion() api.Version {
@@ -86,4 +87,9 @@ func (s store) Build(ctx context.Context, b cli.ImageBuild) (api.Image, error) {
 		return api.Image{}, err
 	}
 	return s.Ensure(ctx, b.Name, image.EnsureOptions{Refresh: b.Refresh, Include: b.Include, Progress: b.Progress})
+}
+
+// BuildSSH lays out the default image for logins with a key.
+func (s store) BuildSSH(ctx context.Context, r api.SSHImageRequest, progress api.ProgressFunc) (api.SSHImage, error) {
+	return bootfile.Build(ctx, s.Store, r, progress)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/smolvm/smolvm/internal/lifecycle"
 	"github.com/smolvm/smolvm/internal/server/commands"
 	"github.com/smolvm/smolvm/internal/server/sandboxes"
+	"github.com/smolvm/smolvm/internal/server/settings"
 	"github.com/smolvm/smolvm/internal/server/web"
 	"github.com/smolvm/smolvm/internal/sys/sockpath"
 )
@@ -29,6 +30,8 @@ type Options struct {
 	VMs     *lifecycle.Manager
 	Version api.Version
 	Log     *slog.Logger
+	// SSHImages lays out images for logins by SSH; nil: there are none.
+	SSHImages settings.SSHImages
 }
 
 // Server answers the HTTP API.
@@ -67,6 +70,7 @@ func (s *Server) register() {
 			return &web.Body[api.Version]{Body: s.opts.Version}, nil
 		})
 	sandboxes.Routes{VMs: s.opts.VMs, Peer: peer}.Register(s.api)
+	settings.Routes{VMs: s.opts.VMs, Build: s.opts.SSHImages, Peer: peer}.Register(s.api)
 	commands.Routes{Connect: func(ctx context.Context, id string) (commands.Runner, func(), error) {
 		g, release, err := s.guests.take(ctx, id)
 		return g, release, err

@@ -63,7 +63,7 @@ func (r Routes) create(ctx context.Context, in *createInput, progress api.Progre
 	if err := req.Validate(); err != nil {
 		return api.Sandbox{}, err
 	}
-	o := lifecycle.CreateOptions{Owner: req.Owner, Client: req.ClientPID, Progress: progress, Start: req.Start}
+	o := lifecycle.CreateOptions{Owner: req.Owner, Client: req.ClientPID, Lease: time.Duration(req.LeaseMs) * time.Millisecond, Progress: progress, Start: req.Start}
 	if req.Owner == api.OwnerClient && o.Client == 0 {
 		o.Client = r.Peer(ctx)
 	}
