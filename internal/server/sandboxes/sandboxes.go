@@ -4,6 +4,7 @@
 package sandboxes
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 	"github.com/smolvm/smolvm/internal/server/web"
 )
@@ -35,8 +37,6 @@ type Viewer interface {
 // Routes adds the operations.
 type Routes struct {
 	VMs VMs
-	// Peer is the process at the other end of a request's connection; 0 where it is none of this host.
-	Peer func(context.Context) int
 }
 
 const tag = "sandboxes"
@@ -64,8 +64,12 @@ func (r Routes) create(ctx context.Context, in *createInput, progress api.Progre
 		return api.Sandbox{}, err
 	}
 	o := lifecycle.CreateOptions{Owner: req.Owner, Client: req.ClientPID, Progress: progress, Start: req.Start}
-	if req.Owner == api.OwnerClient && o.Client == 0 {
-		o.Client = r.Peer(ctx)
+	if req.Owner == api.OwnerClient {
+		peer := web.PeerOf(ctx)
+		o.Client = cmp.Or(o.Client, peer.PID)
+		if peer.Remote || o.Client == 0 {
+			return api.Sandbox{}, errdefs.Invalid.Errorf("owner: client is a process of the server's host, and who asks over TCP is none")
+		}
 	}
 	vm, err := r.VMs.Create(ctx, req.Config, o)
 	if err != nil || !req.Start {
