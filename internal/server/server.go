@@ -22,9 +22,13 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 	"github.com/smolvm/smolvm/internal/server/commands"
+	"github.com/smolvm/smolvm/internal/server/files"
 	"github.com/smolvm/smolvm/internal/server/gate"
+	"github.com/smolvm/smolvm/internal/server/images"
+	"github.com/smolvm/smolvm/internal/server/network"
 	"github.com/smolvm/smolvm/internal/server/sandboxes"
 	"github.com/smolvm/smolvm/internal/server/status"
+	"github.com/smolvm/smolvm/internal/server/watch"
 	"github.com/smolvm/smolvm/internal/server/web"
 	"github.com/smolvm/smolvm/internal/sys/sockpath"
 )
@@ -32,6 +36,7 @@ import (
 // Options are what a Server works with.
 type Options struct {
 	VMs     *lifecycle.Manager
+	Images  images.Store
 	Version api.Version
 	// Remote says who may ask over TCP; nil: nobody.
 	Remote *gate.Remote
@@ -84,10 +89,20 @@ func New(ctx context.Context, o Options) *Server {
 func (s *Server) register() {
 	status.Routes{Version: s.opts.Version, Started: time.Now(), Counts: s.counts, List: s.opts.VMs.List}.Register(s.api)
 	sandboxes.Routes{VMs: s.opts.VMs}.Register(s.api)
+	watch.Routes{VMs: s.opts.VMs}.Register(s.api)
 	commands.Routes{Connect: func(ctx context.Context, id string) (commands.Runner, func(), error) {
 		g, release, err := s.guests.take(ctx, id)
 		return g, release, err
 	}}.Register(s.api)
+	files.Routes{Connect: func(ctx context.Context, id string) (files.Guest, func(), error) {
+		g, release, err := s.guests.take(ctx, id)
+		return g, release, err
+	}}.Register(s.api)
+	network.Routes{VMs: s.opts.VMs, Connect: func(ctx context.Context, id string) (network.Waiter, func(), error) {
+		g, release, err := s.guests.take(ctx, id)
+		return g, release, err
+	}}.Register(s.api)
+	images.Routes{Store: s.opts.Images}.Register(s.api)
 }
 
 // Document is the OpenAPI document.

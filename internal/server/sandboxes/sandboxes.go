@@ -26,12 +26,19 @@ type VMs interface {
 	Viewer
 }
 
+// Changer changes what does not run.
+type Changer interface {
+	Update(ctx context.Context, id string, limits api.Limits) (api.Sandbox, error)
+	Rename(ctx context.Context, id, to string) error
+}
+
 // Viewer tells what there is, and stops processors.
 type Viewer interface {
 	List(ctx context.Context, all bool) ([]api.Sandbox, error)
 	Inspect(ctx context.Context, id string, showEnv bool) (api.Sandbox, error)
 	Pause(ctx context.Context, id string) error
 	Unpause(ctx context.Context, id string) error
+	Changer
 }
 
 // Routes adds the operations.
@@ -50,6 +57,11 @@ func (r Routes) Register(to huma.API) {
 	web.Register(to, huma.Operation{OperationID: "list-sandboxes", Method: http.MethodGet, Path: "/v1/sandboxes", Tags: []string{tag}, Summary: "List VMs"}, r.list)
 	web.Register(to, huma.Operation{OperationID: "get-sandbox", Method: http.MethodGet, Path: "/v1/sandboxes/{id}", Tags: []string{tag}, Summary: "Show a VM"}, r.get)
 	web.Register(to, huma.Operation{OperationID: "delete-sandbox", Method: http.MethodDelete, Path: "/v1/sandboxes/{id}", Tags: []string{tag}, Summary: "Delete a VM with its disk"}, r.remove)
+	web.Register(to, huma.Operation{
+		OperationID: "update-sandbox", Method: http.MethodPatch, Path: "/v1/sandboxes/{id}", Tags: []string{tag}, Summary: "Change the limits of a VM, from its next start on",
+		Description: "What is not named stays as it is; a disk only grows.",
+	}, r.update)
+	web.Register(to, huma.Operation{OperationID: "rename-sandbox", Method: http.MethodPost, Path: "/v1/sandboxes/{id}/rename", Tags: []string{tag}, Summary: "Give a VM that does not run another id"}, r.rename)
 	web.Long(to, huma.Operation{OperationID: "start-sandbox", Method: http.MethodPost, Path: "/v1/sandboxes/{id}/start", Tags: []string{tag}, Summary: "Boot a VM"}, r.start)
 	web.Register(to, huma.Operation{OperationID: "stop-sandbox", Method: http.MethodPost, Path: "/v1/sandboxes/{id}/stop", Tags: []string{tag}, Summary: "Stop a VM; its disk stays"}, r.stop)
 	web.Register(to, huma.Operation{OperationID: "pause-sandbox", Method: http.MethodPost, Path: "/v1/sandboxes/{id}/pause", Tags: []string{tag}, Summary: "Stop a VM's processors"}, r.pause)
@@ -87,12 +99,12 @@ type listInput struct {
 	All bool `query:"all" doc:"those that do not run too"`
 }
 
-// Listing is a list of VMs.
-type Listing struct {
+// SandboxList is a list of VMs.
+type SandboxList struct {
 	Sandboxes []api.Sandbox `json:"sandboxes"`
 }
 
-func (r Routes) list(ctx context.Context, in *listInput) (*web.Body[Listing], error) {
+func (r Routes) list(ctx context.Context, in *listInput) (*web.Body[SandboxList], error) {
 	all, err := r.VMs.List(ctx, in.All)
 	if err != nil {
 		return nil, err
@@ -100,7 +112,7 @@ func (r Routes) list(ctx context.Context, in *listInput) (*web.Body[Listing], er
 	if all == nil {
 		all = []api.Sandbox{}
 	}
-	return &web.Body[Listing]{Body: Listing{all}}, nil
+	return &web.Body[SandboxList]{Body: SandboxList{all}}, nil
 }
 
 type getInput struct {
@@ -114,6 +126,40 @@ func (r Routes) get(ctx context.Context, in *getInput) (*web.Body[api.Sandbox], 
 	}
 	vm, err := r.VMs.Inspect(ctx, in.ID, in.ShowEnv)
 	return &web.Body[api.Sandbox]{Body: vm}, err
+}
+
+func (r Routes) update(ctx context.Context, in *struct {
+	web.VM
+	Body api.Limits
+},
+) (*web.Body[api.Sandbox], error) {
+	if err := in.Check(); err != nil {
+		return nil, err
+	}
+	vm, err := r.VMs.Update(ctx, in.ID, in.Body)
+	return &web.Body[api.Sandbox]{Body: vm}, err
+}
+
+// Rename says the other id.
+type Rename struct {
+	ID string `json:"id" required:"true"`
+}
+
+func (r Routes) rename(ctx context.Context, in *struct {
+	web.VM
+	Body Rename
+},
+) (*web.Body[api.Sandbox], error) {
+	if err := in.Check(); err != nil {
+		return nil, err
+	}
+	if err := api.ValidateID(in.Body.ID); err != nil {
+		return nil, err
+	}
+	if err := r.VMs.Rename(ctx, in.ID, in.Body.ID); err != nil {
+		return nil, err
+	}
+	return r.get(ctx, &getInput{VM: web.VM{ID: in.Body.ID}})
 }
 
 type removeInput struct {

@@ -77,6 +77,10 @@ func (c *closure) add(in huma.Registry, s *huma.Schema) {
 	for _, p := range s.Properties {
 		c.add(in, p)
 	}
+	kinds, _ := s.Extensions[eventData].(map[string]*huma.Schema)
+	for _, k := range kinds {
+		c.add(in, k)
+	}
 }
 
 // IsStream reports whether a request asks for an answer that lasts.

@@ -3,7 +3,11 @@ package web
 import (
 	"context"
 	"io"
+	"maps"
 	"net/http"
+	"reflect"
+	"slices"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -92,6 +96,20 @@ func Uploads(contentType, what string) *huma.RequestBody {
 // Bytes is the schema of what is no text.
 func Bytes(what string) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeString, Format: "binary", Description: what}
+}
+
+// eventData is where the document tells what the data of each event is.
+const eventData = "x-event-data"
+
+// DescribeEvents documents an answer of events by what the data of each is, apart from error, which is a Problem.
+func DescribeEvents(to huma.API, op *huma.Operation, events map[string]any) {
+	s := EventsSchema(strings.Join(slices.Sorted(maps.Keys(events)), ", ") + ", and error where it fails")
+	kinds := map[string]*huma.Schema{}
+	for name, v := range events {
+		kinds[name] = to.OpenAPI().Components.Schemas.Schema(reflect.TypeOf(v), true, name)
+	}
+	s.Extensions = map[string]any{eventData: kinds}
+	Describe(op, http.StatusOK, map[string]*huma.Schema{EventStream: s})
 }
 
 // EventsSchema is the schema of an answer of events.

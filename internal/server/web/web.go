@@ -50,7 +50,10 @@ func Long[I, T any](to huma.API, op huma.Operation, f func(context.Context, *I, 
 		status = http.StatusOK
 	}
 	schema := to.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[T](), true, "Result")
-	Describe(&op, status, map[string]*huma.Schema{"application/json": schema, EventStream: EventsSchema("progress, and then result or error")})
+	events := EventsSchema("progress, and then result or error")
+	step := to.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[api.Progress](), true, "Progress")
+	events.Extensions = map[string]any{eventData: map[string]*huma.Schema{"progress": step, "result": schema}}
+	Describe(&op, status, map[string]*huma.Schema{"application/json": schema, EventStream: events})
 	patient(&op)
 	huma.Register(to, op, func(_ context.Context, in *I) (*huma.StreamResponse, error) {
 		return &huma.StreamResponse{Body: func(c huma.Context) {
