@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,7 +19,10 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/budget"
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/engine/fake"
@@ -91,6 +95,15 @@ func serveMain(ctx context.Context, at, home string) error {
 	defer cancel()
 	_ = s.Shutdown(late)
 	_ = s.Close()
+	if os.Getenv(tameVar) != "" { // what was asked for by nobody
+		boxes, err := o.VMs.List(late, true)
+		for _, b := range boxes {
+			err = errors.Join(err, o.VMs.Remove(late, b.ID, true))
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return <-done
 }
 
@@ -153,15 +166,21 @@ func (g *fakeGuests) serve(c net.Conn) {
 	<-l.closed
 }
 
-// tamed is an agent that has nothing done to its host.
+// tamed is an agent that has nothing done to its host, where it finds nothing.
 func tamed(h http.Handler) http.Handler {
+	failures := connect.NewErrorWriter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:] {
 		case "Hello", "Configure", "Resumed", "Ping", "Processes", "Sync", "Metrics", "Shutdown":
 			h.ServeHTTP(w, r)
-		default:
-			w.WriteHeader(http.StatusForbidden)
+			return
 		}
+		if failures.IsSupported(r) {
+			_ = failures.Write(w, r, connect.NewError(connect.CodeNotFound, errors.New("nothing is here")))
+			return
+		}
+		w.WriteHeader(http.StatusNotFound)
+		_ = json.NewEncoder(w).Encode(errdefs.Problem{Code: errdefs.NotFound, Message: "nothing is here"})
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 	"github.com/smolvm/smolvm/internal/server/commands"
+	"github.com/smolvm/smolvm/internal/server/docs"
 	"github.com/smolvm/smolvm/internal/server/files"
 	"github.com/smolvm/smolvm/internal/server/gate"
 	"github.com/smolvm/smolvm/internal/server/images"
@@ -59,7 +61,9 @@ type Server struct {
 var settle = sync.OnceFunc(func() { huma.NewError, huma.DefaultArrayNullable = web.Malformed, false })
 
 // Open are the paths that need no token: they show nothing of anybody's.
-func Open() []string { return []string{status.Health, "/openapi.json", "/openapi.yaml"} }
+func Open() []string {
+	return []string{status.Health, "/openapi.json", "/openapi.yaml", docs.Path, docs.Path + "/"}
+}
 
 // New returns a server. The end of ctx ends what its handlers do.
 func New(ctx context.Context, o Options) *Server {
@@ -69,10 +73,11 @@ func New(ctx context.Context, o Options) *Server {
 	config.CreateHooks = nil // no links to schemas in answers
 	config.SchemasPath, config.DocsPath = "", ""
 	config.FieldsOptionalByDefault, config.RejectUnknownQueryParameters = true, true
-	config.OpenAPI.Info.Description = "Disposable microVMs for programs that nobody has read."
+	config.OpenAPI.Info.Description = "Disposable microVMs for programs that nobody has read. In requests everything is optional unless marked, what is not known is refused, and null is as if it were not there."
 	config.OpenAPI.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
 	s := &Server{opts: o, api: humago.New(mux, config), guests: newGuests(o.VMs.Connect), counts: &gate.Counts{}, stopping: make(chan struct{})}
 	s.stop = sync.OnceFunc(func() { close(s.stopping) })
+	docs.Register(mux)
 	s.register()
 	web.Finish(s.api.OpenAPI())
 	s.http = &http.Server{
@@ -163,6 +168,13 @@ type routed struct{ mux *http.ServeMux }
 func (m routed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h, pattern := m.mux.Handler(r)
 	if pattern != "" {
+		// "?force" is what somebody means to be true and what would be taken for absent.
+		for name, values := range r.URL.Query() {
+			if slices.Contains(values, "") {
+				gate.Refuse(w, web.Malformed(http.StatusBadRequest, "validation failed", &huma.ErrorDetail{Location: "query." + name, Message: "has no value"}))
+				return
+			}
+		}
 		m.mux.ServeHTTP(w, r)
 		return
 	}

@@ -30,6 +30,8 @@ func TestProblems(t *testing.T) {
 		{"POST", "/v1/sandboxes/web/exec", `{"foo":3}`, "body.foo", "unexpected property"},
 		{"POST", "/v1/sandboxes/-/exec", `{"argv":["true"]}`, "path.id", "1 to 63 characters"},
 		{"GET", "/v1/sandboxes?frob=1", ``, "query.frob", "unknown query parameter"},
+		{"GET", "/v1/sandboxes?all", ``, "query.all", "has no value"},
+		{"DELETE", "/v1/sandboxes/web?force=", ``, "query.force", "has no value"},
 		{"POST", "/v1/sandboxes", `{"owner":"nobody"}`, "", "neither keep nor client"},
 	} {
 		w := ask(t, s, tt.method, tt.path, tt.body)

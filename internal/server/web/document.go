@@ -77,9 +77,11 @@ func (c *closure) add(in huma.Registry, s *huma.Schema) {
 	for _, p := range s.Properties {
 		c.add(in, p)
 	}
-	kinds, _ := s.Extensions[eventData].(map[string]*huma.Schema)
-	for _, k := range kinds {
-		c.add(in, k)
+	for _, one := range s.OneOf {
+		c.add(in, one)
+	}
+	if content, ok := s.Extensions[contentSchema].(*huma.Schema); ok {
+		c.add(in, content)
 	}
 }
 

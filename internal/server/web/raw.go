@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
-	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -98,21 +97,31 @@ func Bytes(what string) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeString, Format: "binary", Description: what}
 }
 
-// eventData is where the document tells what the data of each event is.
-const eventData = "x-event-data"
-
 // DescribeEvents documents an answer of events by what the data of each is, apart from error, which is a Problem.
 func DescribeEvents(to huma.API, op *huma.Operation, events map[string]any) {
-	s := EventsSchema(strings.Join(slices.Sorted(maps.Keys(events)), ", ") + ", and error where it fails")
-	kinds := map[string]*huma.Schema{}
+	types := map[string]reflect.Type{}
 	for name, v := range events {
-		kinds[name] = to.OpenAPI().Components.Schemas.Schema(reflect.TypeOf(v), true, name)
+		types[name] = reflect.TypeOf(v)
 	}
-	s.Extensions = map[string]any{eventData: kinds}
-	Describe(op, http.StatusOK, map[string]*huma.Schema{EventStream: s})
+	Describe(op, http.StatusOK, map[string]*huma.Schema{EventStream: eventsSchema(to, types)})
 }
 
-// EventsSchema is the schema of an answer of events.
-func EventsSchema(which string) *huma.Schema {
-	return &huma.Schema{Type: huma.TypeString, Description: "server-sent events: " + which}
+// eventsSchema is the schema of each event of an answer: its name, and its data, which is JSON.
+func eventsSchema(to huma.API, events map[string]reflect.Type) *huma.Schema {
+	schemas := to.OpenAPI().Components.Schemas
+	events = maps.Clone(events)
+	events["error"] = reflect.TypeFor[Problem]()
+	s := &huma.Schema{Description: "server-sent events"}
+	for _, name := range slices.Sorted(maps.Keys(events)) {
+		s.OneOf = append(s.OneOf, &huma.Schema{
+			Type: huma.TypeObject, Required: []string{"event", "data"}, Properties: map[string]*huma.Schema{
+				"event": {Type: huma.TypeString, Enum: []any{name}},
+				"data":  {Type: huma.TypeString, Extensions: map[string]any{"contentMediaType": "application/json", contentSchema: schemas.Schema(events[name], true, name)}},
+			},
+		})
+	}
+	return s
 }
+
+// contentSchema is JSON Schema's word for what JSON in a text is.
+const contentSchema = "contentSchema"

@@ -50,9 +50,7 @@ func Long[I, T any](to huma.API, op huma.Operation, f func(context.Context, *I, 
 		status = http.StatusOK
 	}
 	schema := to.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[T](), true, "Result")
-	events := EventsSchema("progress, and then result or error")
-	step := to.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[api.Progress](), true, "Progress")
-	events.Extensions = map[string]any{eventData: map[string]*huma.Schema{"progress": step, "result": schema}}
+	events := eventsSchema(to, map[string]reflect.Type{"progress": reflect.TypeFor[api.Progress](), "result": reflect.TypeFor[T]()})
 	Describe(&op, status, map[string]*huma.Schema{"application/json": schema, EventStream: events})
 	patient(&op)
 	huma.Register(to, op, func(_ context.Context, in *I) (*huma.StreamResponse, error) {
