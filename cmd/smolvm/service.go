@@ -13,6 +13,7 @@ import (
 	"github.com/smolvm/smolvm/internal/image/bootfile"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 	"github.com/smolvm/smolvm/internal/prune"
+	"github.com/smolvm/smolvm/internal/server/images"
 	"github.com/smolvm/smolvm/internal/sys/cacert"
 	"github.com/smolvm/smolvm/internal/wire"
 )
@@ -83,10 +84,15 @@ type store struct{ *image.Store }
 
 // Build makes the image and the kernel.
 func (s store) Build(ctx context.Context, b cli.ImageBuild) (api.Image, error) {
-	if _, err := s.EnsureKernel(ctx, b.Refresh, b.Progress); err != nil {
+	return s.Make(ctx, images.Build{Name: b.Name, Refresh: b.Refresh, Include: b.Include}, b.Progress)
+}
+
+// Make does so for the HTTP API.
+func (s store) Make(ctx context.Context, b images.Build, progress api.ProgressFunc) (api.Image, error) {
+	if _, err := s.EnsureKernel(ctx, b.Refresh, progress); err != nil {
 		return api.Image{}, err
 	}
-	return s.Ensure(ctx, b.Name, image.EnsureOptions{Refresh: b.Refresh, Include: b.Include, Progress: b.Progress})
+	return s.Ensure(ctx, b.Name, image.EnsureOptions{Refresh: b.Refresh, Include: b.Include, Progress: progress})
 }
 
 // BuildSSH lays out the default image for logins with a key.

@@ -68,6 +68,8 @@ func layers() []layer {
 		}},
 		{"internal/cli/...", []string{"internal/cli/...", "internal/lifecycle", api, errdefs, sys}},
 		{"internal/server/web", []string{api, errdefs}},
+		{"internal/server/gate", []string{"internal/server/web", api, errdefs, sys}},
+		{"internal/server/listen", []string{errdefs, sys}},
 		{"internal/server/...", []string{"internal/server/...", "internal/lifecycle", api, errdefs, sys}},
 		{"internal/mcp", []string{"internal/lifecycle", api, errdefs, sys}},
 		{"internal/doctor", []string{"internal/lifecycle", api, errdefs, sys}},
@@ -77,7 +79,7 @@ func layers() []layer {
 		{"internal/need", nil},
 		{"cmd/smolvm-guest", []string{"internal/guest/agent"}},
 		{"cmd/smolvm/...", []string{
-			"internal/cli/...", "internal/server", "internal/mcp", "internal/doctor", "internal/bench", "internal/supervisor",
+			"internal/cli/...", "internal/server/...", "internal/mcp", "internal/doctor", "internal/bench", "internal/supervisor",
 			"internal/network/control", "internal/network/gateway/process", "internal/wire", "internal/lifecycle", "internal/budget", "internal/image", "internal/image/bootfile", "internal/prune",
 			"cmd/smolvm/...",
 			api, errdefs, sys,

@@ -127,7 +127,10 @@ it afterwards; "smolvm create" and "smolvm start" make one that stays.`,
 	if a.Bench != nil {
 		root.AddCommand(a.benchCommand())
 	}
-	root.AddCommand(serve.Env{Args: value.Args, Serve: a.serve}.Command())
+	root.AddCommand(serve.Env{Args: value.Args, Serve: a.serve, Stdout: a.Stdout, Home: func() (string, error) {
+		o, err := a.options(false)
+		return o.Home, err
+	}}.Commands()...)
 	completion.Mend(root)
 	return root
 }

@@ -5,6 +5,7 @@
 package settings
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"time"
@@ -32,8 +33,6 @@ type Routes struct {
 	VMs VMs
 	// Build may be nil: then there is no such operation.
 	Build SSHImages
-	// Peer is the process at the other end of a request's connection; 0 where it is none of this host.
-	Peer func(context.Context) int
 }
 
 const tag = "settings"
@@ -68,9 +67,11 @@ func (r Routes) setOwner(ctx context.Context, in *ownerInput) (*struct{}, error)
 	if in.Body.Owner == "" {
 		return nil, errdefs.Invalid.Errorf("owner: give keep, client or lease")
 	}
-	if in.Body.Owner == api.OwnerClient && in.Body.ClientPID == 0 {
-		if in.Body.ClientPID = r.Peer(ctx); in.Body.ClientPID == 0 {
-			return nil, errdefs.Invalid.Errorf("owner: the one who asks is no process of this host").WithRemedy("use owner lease")
+	if in.Body.Owner == api.OwnerClient {
+		peer := web.PeerOf(ctx)
+		in.Body.ClientPID = cmp.Or(in.Body.ClientPID, peer.PID)
+		if peer.Remote || in.Body.ClientPID == 0 {
+			return nil, errdefs.Invalid.Errorf("owner: client is a process of the server's host, and who asks over TCP is none").WithRemedy("use owner lease")
 		}
 	}
 	return nil, r.VMs.Own(ctx, in.ID, in.Body)
@@ -150,7 +151,7 @@ func (r Routes) changeEnv(ctx context.Context, in *changeInput) (*web.Body[Envir
 }
 
 func (r Routes) build(ctx context.Context, in *struct{ Body api.SSHImageRequest }, progress api.ProgressFunc) (api.SSHImage, error) {
-	if r.Peer(ctx) == 0 {
+	if web.PeerOf(ctx).Remote {
 		return api.SSHImage{}, errdefs.Denied.Errorf("images for SSH are files of the server's host").WithRemedy("ask over the server's unix socket: smolvm serve --socket PATH")
 	}
 	return r.Build(ctx, in.Body, progress)
