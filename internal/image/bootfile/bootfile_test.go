@@ -132,6 +132,8 @@ func TestResolveRefuses(t *testing.T) {
 	}{
 		{filepath.Join(dir, "absent"), "", "no such file", errdefs.NotFound},
 		{gone, "", "no such file", errdefs.NotFound},
+		{"bootfile_test.go", "", "no absolute path", errdefs.Invalid},
+		{"", "../bootfile/doc.go", "no absolute path", errdefs.Invalid},
 		{loop, "", "too many links", errdefs.NotFound},
 		{dir, "", "no regular file", errdefs.Invalid},
 		{pipe, "", "no regular file", errdefs.Invalid},
