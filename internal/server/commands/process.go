@@ -18,8 +18,8 @@ const (
 	process   = processes + "/{process}"
 )
 
-// named is what operations on one command have in their path.
-type named struct {
+// Named is what operations on one command have in their path.
+type Named struct {
 	web.VM
 	Process string `path:"process" doc:"the command's exec_id, or the beginning of it where no other one begins so" example:"3f9a" maxLength:"128"`
 }
@@ -81,7 +81,7 @@ func (r Routes) start(ctx context.Context, in *startInput) (*web.Body[api.Proces
 	return out, err
 }
 
-func (r Routes) get(ctx context.Context, in *named) (*web.Body[api.Process], error) {
+func (r Routes) get(ctx context.Context, in *Named) (*web.Body[api.Process], error) {
 	out := new(web.Body[api.Process])
 	err := r.on(ctx, in.VM, func(g Guest) (err error) {
 		out.Body, err = g.Process(ctx, in.Process)
@@ -91,7 +91,7 @@ func (r Routes) get(ctx context.Context, in *named) (*web.Body[api.Process], err
 }
 
 type waitInput struct {
-	named
+	Named
 	TimeoutMs int64 `query:"timeout_ms" minimum:"0" doc:"how long to wait; 0 = as long as it takes"`
 }
 
@@ -115,7 +115,7 @@ func (r Routes) wait(ctx context.Context, in *waitInput) (*web.Body[api.ExecResu
 }
 
 type signalInput struct {
-	named
+	Named
 	Body struct {
 		Signal signalName `json:"signal" required:"true"`
 		Group  bool       `json:"group,omitempty" doc:"to all that the command started"`
@@ -131,7 +131,7 @@ func (r Routes) signal(ctx context.Context, in *signalInput) (*struct{}, error) 
 }
 
 type resizeInput struct {
-	named
+	Named
 	Body api.TerminalSize
 }
 
@@ -143,7 +143,7 @@ func (r Routes) resize(ctx context.Context, in *resizeInput) (*struct{}, error) 
 }
 
 type outputInput struct {
-	named
+	Named
 	Offset uint64 `query:"offset" doc:"where to begin"`
 	Follow bool   `query:"follow" doc:"wait for what comes, until the command's end"`
 }
@@ -204,15 +204,15 @@ func (p *placed) Write(b []byte) (int, error) {
 }
 
 type attachInput struct {
-	named
-	upgrade
+	Named
+	Upgrading
 	Offset uint64 `query:"offset" doc:"where in its output to begin"`
 	Stdin  bool   `query:"stdin" doc:"pass input on"`
 }
 
 // attach joins a client to a command.
 func (r Routes) attach(ctx context.Context, in *attachInput, a *web.Answer) error {
-	if err := in.upgrade.check(); err != nil {
+	if err := in.Upgrading.check(); err != nil {
 		return err
 	}
 	if err := r.on(ctx, in.VM, func(g Guest) error {

@@ -29,13 +29,13 @@ const (
 	waiting = 64 // signals and sizes that wait for their turn
 )
 
-// upgrade is what a request for a WebSocket brings.
-type upgrade struct {
+// Upgrading is what a request for a WebSocket brings.
+type Upgrading struct {
 	Upgrade   string `header:"Upgrade" doc:"websocket" example:"websocket"`
 	Protocols string `header:"Sec-WebSocket-Protocol" doc:"the subprotocols that the client speaks: smolvm.v1" example:"smolvm.v1"`
 }
 
-func (u upgrade) check() error {
+func (u Upgrading) check() error {
 	if !strings.EqualFold(u.Upgrade, "websocket") {
 		return errdefs.Invalid.Errorf("this is a WebSocket, and the request is for none").WithRemedy("ask with Upgrade: websocket and the subprotocol %s", api.StreamProtocol)
 	}

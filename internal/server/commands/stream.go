@@ -88,12 +88,12 @@ func (e eventWriter) Write(p []byte) (int, error) {
 
 type socketInput struct {
 	web.VM
-	upgrade
+	Upgrading
 }
 
 // socket runs a command that is joined to a WebSocket.
 func (r Routes) socket(ctx context.Context, in *socketInput, a *web.Answer) error {
-	if err := in.upgrade.check(); err != nil {
+	if err := in.Upgrading.check(); err != nil {
 		return err
 	}
 	if err := r.on(ctx, in.VM, func(Guest) error { return nil }); err != nil {
