@@ -75,7 +75,7 @@ func answer(ctx context.Context, o cli.OpenOptions, s serve.Options) error {
 
 func serverOptions(o cli.OpenOptions, images *image.Store) (server.Options, error) {
 	m, err := manager(o, images)
-	return server.Options{VMs: m, Images: store{images}, Version: programVersion(), Log: o.Log}, err
+	return server.Options{VMs: m, Images: store{images}, SSHImages: store{images}.BuildSSH, Version: programVersion(), Log: o.Log}, err
 }
 
 // place is where a server answers, and told is the line that says so.

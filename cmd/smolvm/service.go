@@ -10,6 +10,7 @@ import (
 	"github.com/smolvm/smolvm/internal/cli"
 	"github.com/smolvm/smolvm/internal/doctor"
 	"github.com/smolvm/smolvm/internal/image"
+	"github.com/smolvm/smolvm/internal/image/bootfile"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 	"github.com/smolvm/smolvm/internal/prune"
 	"github.com/smolvm/smolvm/internal/server/images"
@@ -20,7 +21,7 @@ import (
 // The control sockets' protocol that this program speaks.
 const (
 	protocolMin = 1
-	protocolMax = 3
+	protocolMax = 4
 )
 
 func programVersion() api.Version {
@@ -92,4 +93,9 @@ func (s store) Make(ctx context.Context, b images.Build, progress api.ProgressFu
 		return api.Image{}, err
 	}
 	return s.Ensure(ctx, b.Name, image.EnsureOptions{Refresh: b.Refresh, Include: b.Include, Progress: progress})
+}
+
+// BuildSSH lays out the default image for logins with a key.
+func (s store) BuildSSH(ctx context.Context, r api.SSHImageRequest, progress api.ProgressFunc) (api.SSHImage, error) {
+	return bootfile.Build(ctx, s.Store, r, progress)
 }

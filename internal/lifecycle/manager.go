@@ -65,9 +65,19 @@ func New(opts Options) (*Manager, error) {
 type CreateOptions struct {
 	Owner    api.Owner // OwnerClient: bound to ClientPID (default: this process)
 	Client   int
+	Lease    time.Duration // of OwnerLease; 0 = a minute
 	Progress api.ProgressFunc
 	// Start says that the VM is to be started next: ports that are taken are refused now, before anything is made.
 	Start bool
+}
+
+// rule is what they ask for of the owner.
+func (o CreateOptions) rule() api.OwnerRequest {
+	r := api.OwnerRequest{Owner: o.Owner, LeaseMs: o.Lease.Milliseconds()}
+	if o.Owner == api.OwnerClient {
+		r.ClientPID = o.Client
+	}
+	return r
 }
 
 // StopOptions say how a VM is stopped.

@@ -29,6 +29,7 @@ import (
 	"github.com/smolvm/smolvm/internal/guest/agent"
 	"github.com/smolvm/smolvm/internal/guest/proto"
 	"github.com/smolvm/smolvm/internal/image"
+	"github.com/smolvm/smolvm/internal/image/bootfile"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 	"github.com/smolvm/smolvm/internal/network/control"
 	"github.com/smolvm/smolvm/internal/network/gateway/process"
@@ -115,7 +116,10 @@ func options(home string) (Options, error) {
 		Home: home, Engines: engines(context.Background()), Images: store, Agent: []byte("agent"), Version: api.Version{Version: "test"},
 		Budget: budget.Budget{VMs: 8}, Log: log,
 	})
-	return Options{VMs: m, Images: cache{store}, Version: api.Version{Version: "test"}, Log: log}, err
+	sshImages := func(ctx context.Context, r api.SSHImageRequest, progress api.ProgressFunc) (api.SSHImage, error) {
+		return bootfile.Build(ctx, store, r, progress)
+	}
+	return Options{VMs: m, Images: cache{store}, SSHImages: sshImages, Version: api.Version{Version: "test"}, Log: log}, err
 }
 
 // cache is the image store as main joins it.

@@ -29,6 +29,7 @@ import (
 	"github.com/smolvm/smolvm/internal/server/images"
 	"github.com/smolvm/smolvm/internal/server/network"
 	"github.com/smolvm/smolvm/internal/server/sandboxes"
+	"github.com/smolvm/smolvm/internal/server/settings"
 	"github.com/smolvm/smolvm/internal/server/status"
 	"github.com/smolvm/smolvm/internal/server/watch"
 	"github.com/smolvm/smolvm/internal/server/web"
@@ -43,6 +44,8 @@ type Options struct {
 	// Remote says who may ask over TCP; nil: nobody.
 	Remote *gate.Remote
 	Log    *slog.Logger
+	// SSHImages lays out images for logins by SSH; nil: there are none.
+	SSHImages settings.SSHImages
 }
 
 // Server answers the HTTP API.
@@ -96,6 +99,7 @@ func (s *Server) register() {
 	status.Routes{Version: s.opts.Version, Started: time.Now(), Counts: s.counts, List: s.opts.VMs.List}.Register(s.api)
 	sandboxes.Routes{VMs: s.opts.VMs}.Register(s.api)
 	watch.Routes{VMs: s.opts.VMs}.Register(s.api)
+	settings.Routes{VMs: s.opts.VMs, Build: s.opts.SSHImages}.Register(s.api)
 	commands.Routes{Sockets: &s.sockets, Connect: func(ctx context.Context, id string) (commands.Guest, func(), error) {
 		g, release, err := s.guests.take(ctx, id)
 		return g, release, err

@@ -75,7 +75,10 @@ func (r Routes) create(ctx context.Context, in *createInput, progress api.Progre
 	if err := req.Validate(); err != nil {
 		return api.Sandbox{}, err
 	}
-	o := lifecycle.CreateOptions{Owner: req.Owner, Client: req.ClientPID, Progress: progress, Start: req.Start}
+	if (req.RootfsPath != "" || req.KernelPath != "") && web.PeerOf(ctx).Remote {
+		return api.Sandbox{}, errdefs.Denied.Errorf("rootfs_path, kernel_path: who asks over TCP names no files of the server's host").WithRemedy("name an image of the server's: smolvm image ls")
+	}
+	o := lifecycle.CreateOptions{Owner: req.Owner, Client: req.ClientPID, Lease: time.Duration(req.LeaseMs) * time.Millisecond, Progress: progress, Start: req.Start}
 	if req.Owner == api.OwnerClient {
 		peer := web.PeerOf(ctx)
 		o.Client = cmp.Or(o.Client, peer.PID)
