@@ -21,6 +21,9 @@ import (
 // Guest is the way into a running VM: commands, files, metrics. It is safe for concurrent use.
 type Guest = *rpc.Client
 
+// Unsent reports whether a call to a Guest failed before anything of it was sent, so that it can be made again.
+func Unsent(err error) bool { return rpc.Unsent(err) }
+
 // ExecIO joins a command to its caller's streams.
 type ExecIO = rpc.ExecIO
 

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -89,6 +91,12 @@ func TestDocumentIsWhole(t *testing.T) {
 			for _, p := range op.Parameters {
 				if p.Description == "" {
 					t.Errorf("%s: parameter %s is not explained", name, p.Name)
+				}
+			}
+			// What is embedded in an input by a name with a small letter is not looked at.
+			for _, part := range regexp.MustCompile(`{([^}]+)}`).FindAllStringSubmatch(path, -1) {
+				if !slices.ContainsFunc(op.Parameters, func(p struct{ Name, Description string }) bool { return p.Name == part[1] }) {
+					t.Errorf("%s: %s is no parameter", name, part[1])
 				}
 			}
 		}

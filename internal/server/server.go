@@ -58,6 +58,7 @@ type Server struct {
 	stopping chan struct{}
 	stop     func()
 	conns    atomic.Int64
+	sockets  sync.WaitGroup // connections that http does not know any more
 }
 
 // settle has huma tell failures as we do, and lists that are empty as such. It knows no other way than variables of its own.
@@ -99,7 +100,7 @@ func (s *Server) register() {
 	sandboxes.Routes{VMs: s.opts.VMs}.Register(s.api)
 	watch.Routes{VMs: s.opts.VMs}.Register(s.api)
 	settings.Routes{VMs: s.opts.VMs, Build: s.opts.SSHImages}.Register(s.api)
-	commands.Routes{Connect: func(ctx context.Context, id string) (commands.Runner, func(), error) {
+	commands.Routes{Sockets: &s.sockets, Connect: func(ctx context.Context, id string) (commands.Guest, func(), error) {
 		g, release, err := s.guests.take(ctx, id)
 		return g, release, err
 	}}.Register(s.api)
@@ -130,7 +131,17 @@ func (s *Server) Serve(l net.Listener) error {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stop()
 	defer s.guests.close()
-	return s.http.Shutdown(ctx)
+	err := s.http.Shutdown(ctx)
+	ended := make(chan struct{})
+	go func() {
+		s.sockets.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
+	return err
 }
 
 // Close ends everything at once.
