@@ -68,8 +68,14 @@ func TestRule(t *testing.T) {
 // TestRuleRefuses: what is no owner, and processes that are not ours.
 func TestRuleRefuses(t *testing.T) {
 	for _, r := range []api.OwnerRequest{
-		{Owner: "x"}, {Owner: api.OwnerKeep, ClientPID: 1}, {Owner: api.OwnerClient, ClientPID: -1}, {Owner: api.OwnerClient, LeaseMs: 1000},
-		{Owner: api.OwnerLease, LeaseMs: 999}, {Owner: api.OwnerLease, LeaseMs: -1}, {Owner: api.OwnerLease, LeaseMs: 1 << 40}, {Owner: api.OwnerClient, ClientPID: 1 << 30},
+		{Owner: "x"},
+		{Owner: api.OwnerKeep, ClientPID: 1},
+		{Owner: api.OwnerClient, ClientPID: -1},
+		{Owner: api.OwnerClient, LeaseMs: 1000},
+		{Owner: api.OwnerLease, LeaseMs: 999},
+		{Owner: api.OwnerLease, LeaseMs: -1},
+		{Owner: api.OwnerLease, LeaseMs: 1 << 40},
+		{Owner: api.OwnerClient, ClientPID: 1 << 30},
 	} {
 		if rule, err := NewRule(r); !errdefs.Is(err, errdefs.Invalid) {
 			t.Errorf("%+v: %+v, %v", r, rule, err)

@@ -3,8 +3,10 @@ package vm
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -65,7 +67,7 @@ func (s served) gone(box api.Sandbox, limit time.Duration) {
 	s.t.Helper()
 	took := eventually(s.t, limit, box.ID+" is gone", func() bool {
 		_, err := os.Stat(box.Dir)
-		return os.IsNotExist(err) && !lives(box.SupervisorPID) && !lives(box.VMMPID)
+		return errors.Is(err, fs.ErrNotExist) && !lives(box.SupervisorPID) && !lives(box.VMMPID)
 	})
 	s.t.Logf("gone after %s", took)
 }

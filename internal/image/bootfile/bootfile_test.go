@@ -208,8 +208,13 @@ func TestFacts(t *testing.T) {
 		t.Errorf("by a link: %+v, %v", cfg, err)
 	}
 	for _, bad := range []any{
-		"text", facts{}, facts{Schema: 2}, facts{Schema: 1, DiskMiB: 5}, facts{Schema: 1, AuthorizedKeys: []string{"x"}},
-		facts{Schema: 1, AuthorizedKeys: make([]string, api.MaxAuthorizedKeys+1)}, strings.Repeat("x", maxFacts),
+		"text",
+		facts{},
+		facts{Schema: 2},
+		facts{Schema: 1, DiskMiB: 5},
+		facts{Schema: 1, AuthorizedKeys: []string{"x"}},
+		facts{Schema: 1, AuthorizedKeys: make([]string, api.MaxAuthorizedKeys+1)},
+		strings.Repeat("x", maxFacts),
 	} {
 		put(bad)
 		if _, _, err := Resolve(api.Config{RootfsPath: path}, false); !errdefs.Is(err, errdefs.Image) || errdefs.RemedyOf(err) == "" {
@@ -344,7 +349,9 @@ func TestBuild(t *testing.T) {
 	for _, damage := range []func() error{
 		func() error { return os.Remove(filepath.Join(dir, FactsFile)) },
 		func() error { return os.Remove(got[0].RootfsPath) },
-		func() error { return errors.Join(os.Remove(got[0].RootfsPath), os.WriteFile(got[0].RootfsPath, make([]byte, img.SizeBytes), 0o444)) }, //nolint:gosec // as ours
+		func() error {
+			return errors.Join(os.Remove(got[0].RootfsPath), os.WriteFile(got[0].RootfsPath, make([]byte, img.SizeBytes), 0o444)) //nolint:gosec // as ours
+		},
 		func() error { return os.RemoveAll(dir) },
 	} {
 		if err := damage(); err != nil {
@@ -387,7 +394,7 @@ func TestBuild(t *testing.T) {
 
 // TestLinkCopies: where no other name can be given, a copy is as good.
 func TestLinkCopies(t *testing.T) {
-	shm, err := os.MkdirTemp("/dev/shm", "smolvm-test-")
+	shm, err := os.MkdirTemp("/dev/shm", "smolvm-test-") //nolint:usetesting // another file system is meant
 	if err != nil {
 		t.Skip("there is no other file system here")
 	}
