@@ -66,6 +66,7 @@ func (m *Manager) Create(ctx context.Context, cfg api.Config, o CreateOptions) (
 		State: store.State{State: api.StateCreated},
 	}
 	rec.State.SetRule(rule)
+	rec.State.Renew() // images may have been made meanwhile
 	if rec.State.BootID, err = store.HostBootID(); err != nil {
 		return api.Sandbox{}, err
 	}

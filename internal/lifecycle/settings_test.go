@@ -186,6 +186,21 @@ func TestLease(t *testing.T) {
 	})
 }
 
+// TestLeaseOfStart: a lease that is shorter than a start begins when the VM runs.
+func TestLeaseOfStart(t *testing.T) {
+	m := rig(t, "late")
+	create(t, m, "vm", CreateOptions{Owner: api.OwnerLease, Lease: 2 * time.Second})
+	begun := time.Now()
+	box, err := m.Start(t.Context(), "vm", nil)
+	if err != nil || time.Since(begun) < 4*time.Second {
+		t.Fatalf("after %s: %+v, %v", time.Since(begun), box, err)
+	}
+	if err := m.Own(t.Context(), "vm", api.OwnerRequest{Owner: api.OwnerLease, LeaseMs: 1000}); err != nil {
+		t.Errorf("the first renewal: %v", err)
+	}
+	eventually(t, 6*time.Second, "nobody renews it", func() bool { return !alive(box.SupervisorPID) && !m.store.Exists("vm") })
+}
+
 // TestBootFiles: VMs of files that are named by their paths, ten of one at once; one whose file has changed does not start.
 func TestBootFiles(t *testing.T) {
 	m := rig(t, "")

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -106,7 +107,7 @@ func TestRuleRefuses(t *testing.T) {
 func TestChangeEnv(t *testing.T) {
 	s := open(t)
 	publish(t, s, "x")
-	change := func(c api.EnvChange) (map[string]string, error) { return s.ChangeEnv(t.Context(), "x", c) }
+	change := func(c api.EnvChange) (map[string]string, error) { return s.ChangeEnv(t.Context(), "x", c, nil) }
 	if env, err := change(api.EnvChange{Set: map[string]string{"A": "1", "B": "2"}}); err != nil || len(env) != 2 {
 		t.Errorf("%v, %v", env, err)
 	}
@@ -115,6 +116,18 @@ func TestChangeEnv(t *testing.T) {
 	}
 	if env, err := change(api.EnvChange{Set: map[string]string{"D": strings.Repeat("x", 1<<20)}}); !errdefs.Is(err, errdefs.Invalid) {
 		t.Errorf("%d variables, %v", len(env), err)
+	}
+	if r, err := s.Read("x"); err != nil || len(r.Config.Config.Env) != 2 {
+		t.Errorf("%+v, %v", r.Config.Config.Env, err)
+	}
+	refused := errors.New("the guest does not want to")
+	if env, err := s.ChangeEnv(t.Context(), "x", api.EnvChange{Set: map[string]string{"E": "5"}}, func(env map[string]string) error {
+		if len(env) != 3 {
+			t.Errorf("the guest gets %v", env)
+		}
+		return refused
+	}); !errors.Is(err, refused) || env != nil {
+		t.Errorf("%v, %v", env, err)
 	}
 	if r, err := s.Read("x"); err != nil || len(r.Config.Config.Env) != 2 {
 		t.Errorf("%+v, %v", r.Config.Config.Env, err)

@@ -221,6 +221,21 @@ func TestFacts(t *testing.T) {
 			t.Errorf("%.80v: %v", bad, err)
 		}
 	}
+	put(said)
+	if err := os.Chmod(beside, 0o602); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Resolve(api.Config{RootfsPath: path}, false); !errdefs.Is(err, errdefs.Denied) {
+		t.Errorf("others may write it: %v", err)
+	}
+	if os.Geteuid() == 0 {
+		if err := errors.Join(os.Chmod(beside, 0o600), os.Chown(beside, 65534, 65534)); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := Resolve(api.Config{RootfsPath: path}, false); !errdefs.Is(err, errdefs.Denied) {
+			t.Errorf("it is another user's: %v", err)
+		}
+	}
 	if err := errors.Join(os.Remove(beside), unix.Mkfifo(beside, 0o600)); err != nil {
 		t.Fatal(err)
 	}

@@ -71,7 +71,7 @@ const reloadWait = 10 * time.Second
 
 // reloadLogins has the SSH service read its configuration again, and waits until it listens again; sessions go on. It need not run.
 func (s *System) reloadLogins() {
-	b, err := os.ReadFile(sshdPID)
+	b, err := readPlain(sshdPID)
 	if err != nil {
 		return
 	}
