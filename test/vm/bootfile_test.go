@@ -89,6 +89,20 @@ func TestVMCoreBootFiles(t *testing.T) {
 			t.Errorf("a login sees %q", got)
 		}
 	})
+	t.Run("pipes and directories in the way", func(t *testing.T) {
+		c.sh(t, id, "mv /run/sshd.pid /run/pid && mkfifo /run/sshd.pid")
+		c.ok(t, "env", "set", id, "-e", "PIPE=1")
+		c.sh(t, id, "mv /run/pid /run/sshd.pid; cd /etc/ssh/sshd_config.d && mv smolvm.conf /root/kept && mkdir -p smolvm.conf/x")
+		c.run(t, "env", "set", id, "-e", "DIRECTORY=1").says(t, "environment of logins")
+		if got := c.ok(t, "env", "ls", id) + c.sh(t, id, "echo =$DIRECTORY=$PIPE="); strings.Contains(got, "DIRECTORY") || !strings.Contains(got, "==1=") {
+			t.Errorf("%q", got)
+		}
+		c.sh(t, id, "cd /etc/ssh/sshd_config.d && rm -r smolvm.conf && mkfifo smolvm.conf")
+		c.ok(t, "env", "set", id, "-e", "PIPE=2")
+		if got := c.sh(t, id, "stat -c %F /etc/ssh/sshd_config.d/smolvm.conf; echo $PIPE"); got != "regular file\n2\n" {
+			t.Errorf("%q", got)
+		}
+	})
 	t.Run("restart", func(t *testing.T) {
 		c.ok(t, "stop", id)
 		c.ok(t, "env", "set", id, "-e", "SECRET=three")
