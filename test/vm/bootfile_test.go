@@ -23,6 +23,18 @@ func sshKey(t *testing.T) (private string) {
 	return private
 }
 
+// sshImage lays files out for the time of the test.
+func (c cli) sshImage(t *testing.T, args ...string) (kernel, rootfs string) {
+	t.Helper()
+	kernel, rootfs, _ = strings.Cut(strings.TrimSpace(c.ok(t, append([]string{"image", "ssh-key"}, args...)...)), "\n")
+	t.Cleanup(func() {
+		if err := os.RemoveAll(filepath.Dir(rootfs)); err != nil {
+			t.Error(err)
+		}
+	})
+	return kernel, rootfs
+}
+
 // login logs in over a published port, as whoever has the key would.
 func login(t *testing.T, key string, port int, script string) string {
 	t.Helper()
@@ -47,7 +59,7 @@ func login(t *testing.T, key string, port int, script string) string {
 func TestVMCoreBootFiles(t *testing.T) {
 	c := program(t)
 	key := sshKey(t)
-	kernel, rootfs, _ := strings.Cut(strings.TrimSpace(c.ok(t, "image", "ssh-key", "--name", "t-vm", "--disk", "600m", key+".pub")), "\n")
+	kernel, rootfs := c.sshImage(t, "--name", "t-vm", "--disk", "600m", key+".pub")
 	id := c.name(t, "files")
 	c.ok(t, "create", "--name", id, "--rootfs", rootfs, "--kernel", kernel, "--boot-args", "console=ttyS0 reboot=k panic=1 pci=off init=/x smol_test=1", "-p", "22", "-e", "SECRET=one")
 	c.ok(t, "start", id)
@@ -120,9 +132,6 @@ func TestVMCoreBootFiles(t *testing.T) {
 	if out := c.ok(t, "prune", "-a", "--dry-run"); !strings.Contains(out, filepath.Base(filepath.Dir(rootfs))) {
 		t.Errorf("it would stay: %s", out)
 	}
-	if err := os.RemoveAll(filepath.Dir(rootfs)); err != nil {
-		t.Error(err)
-	}
 }
 
 // TestVMCorePlainExt4: an ext4 of anybody's making boots, is not changed, and is refused once it was; a part of one is refused.
@@ -174,7 +183,7 @@ func TestVMCorePlainExt4(t *testing.T) {
 // TestVMForeignKernel: a kernel whose drivers are modules, which only come with it as ours, says what it lacks.
 func TestVMForeignKernel(t *testing.T) {
 	c := program(t)
-	kernel, _, _ := strings.Cut(c.ok(t, "image", "ssh-key", sshKey(t)+".pub"), "\n")
+	kernel, _ := c.sshImage(t, sshKey(t)+".pub")
 	b, err := os.ReadFile(kernel)
 	if err != nil {
 		t.Fatal(err)
@@ -193,7 +202,7 @@ func TestVMForeignKernel(t *testing.T) {
 // TestVMRootfsChanges: a file that changes while VMs run from it harms nobody but them.
 func TestVMRootfsChanges(t *testing.T) {
 	c := program(t)
-	_, rootfs, _ := strings.Cut(strings.TrimSpace(c.ok(t, "image", "ssh-key", sshKey(t)+".pub")), "\n")
+	_, rootfs := c.sshImage(t, sshKey(t)+".pub")
 	own := filepath.Join(t.TempDir(), "rootfs.ext4")
 	if out, err := exec.CommandContext(t.Context(), "cp", rootfs, own).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
