@@ -82,6 +82,13 @@ type Config struct {
 	// IdleMs is how long nobody may ask anything of it before IdleAction is done; 0 = as long as he likes.
 	IdleMs     int64      `json:"idle_ms,omitempty"`
 	IdleAction IdleAction `json:"idle_action,omitempty"` // default: stop
+	// RootfsPath is an ext4 file that is attached read-only in place of an image, KernelPath a vmlinux in place of our kernel.
+	RootfsPath string `json:"rootfs_path,omitempty"`
+	KernelPath string `json:"kernel_path,omitempty"`
+	// BootArgs are for the kernel's command line, as far as they do not say what we say there: see KernelArgs.
+	BootArgs string `json:"boot_args,omitempty"`
+	// AuthorizedKeys are public keys in OpenSSH's form that may log in as root; with any, the guest's sshd runs.
+	AuthorizedKeys []string `json:"authorized_keys,omitempty"`
 }
 
 // IdleAction is what is done with a VM that nobody asks anything of.
@@ -136,7 +143,7 @@ func (c Config) validateSizes() error {
 
 // WithDefaults returns c with every zero value replaced by its default. The id stays as it is.
 func (c Config) WithDefaults() Config {
-	if c.Image == "" {
+	if c.Image == "" && c.RootfsPath == "" {
 		c.Image = DefaultImage
 	}
 	if c.CPUs == 0 {
@@ -196,6 +203,9 @@ func (c Config) Validate() error {
 		return err
 	}
 	if err := ValidatePorts(c.Ports); err != nil {
+		return err
+	}
+	if err := c.validateBoot(); err != nil {
 		return err
 	}
 	return ValidateEnv(c.Env)

@@ -1,28 +1,15 @@
 package api
 
-import "github.com/smolvm/smolvm/errdefs"
-
 // CreateRequest asks the HTTP API for a VM.
 type CreateRequest struct {
 	Config
 	// Start boots it too; a VM that does not boot is removed again.
 	Start bool `json:"start,omitempty"`
-	// Owner client binds the VM to a process of this host: when that is gone, the VM is stopped and deleted.
-	Owner Owner `json:"owner,omitempty"`
-	// ClientPID is that process; 0 = the one that asks.
-	ClientPID int `json:"client_pid,omitempty"`
+	OwnerRequest
 }
 
 // Validate refuses what no owner rule is.
-func (r CreateRequest) Validate() error {
-	switch {
-	case r.Owner != "" && r.Owner != OwnerKeep && r.Owner != OwnerClient:
-		return errdefs.Invalid.Errorf("owner: %q is neither keep nor client", r.Owner)
-	case r.ClientPID < 0 || r.ClientPID > 0 && r.Owner != OwnerClient:
-		return errdefs.Invalid.Errorf("client_pid: %d is for owner client only, and positive", r.ClientPID)
-	}
-	return nil
-}
+func (r CreateRequest) Validate() error { return r.OwnerRequest.Validate() }
 
 // CommandRequest asks the HTTP API to run a command to its end.
 type CommandRequest struct {

@@ -29,6 +29,8 @@ type Sandbox struct {
 	CreatedAt time.Time  `json:"created_at"`
 	StartedAt *time.Time `json:"started_at,omitempty"`
 	StoppedAt *time.Time `json:"stopped_at,omitempty"`
+	// ExpiresAt is when its time to live is over, while it runs.
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 
 	Dir string `json:"dir,omitempty"` // where its files are
 }
@@ -62,7 +64,7 @@ type PruneOptions struct {
 
 // Leftover is something that nobody needs any more.
 type Leftover struct {
-	Kind  string `json:"kind"` // "image", "kernel" or "vm"
+	Kind  string `json:"kind"` // "image", "built", "kernel" or "vm"
 	Name  string `json:"name"`
 	Why   string `json:"why"`
 	Bytes int64  `json:"bytes"` // that it takes on the disk

@@ -43,4 +43,5 @@ type Owner string
 const (
 	OwnerKeep   Owner = "keep"   // stays until it is removed
 	OwnerClient Owner = "client" // stopped and deleted when the client's process is gone
+	OwnerLease  Owner = "lease"  // stopped and deleted when nobody renewed it for too long
 )

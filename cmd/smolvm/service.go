@@ -10,8 +10,10 @@ import (
 	"github.com/smolvm/smolvm/internal/cli"
 	"github.com/smolvm/smolvm/internal/doctor"
 	"github.com/smolvm/smolvm/internal/image"
+	"github.com/smolvm/smolvm/internal/image/bootfile"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 	"github.com/smolvm/smolvm/internal/prune"
+	"github.com/smolvm/smolvm/internal/server/images"
 	"github.com/smolvm/smolvm/internal/sys/cacert"
 	"github.com/smolvm/smolvm/internal/wire"
 )
@@ -19,7 +21,7 @@ import (
 // The control sockets' protocol that this program speaks.
 const (
 	protocolMin = 1
-	protocolMax = 3
+	protocolMax = 4
 )
 
 func programVersion() api.Version {
@@ -82,8 +84,18 @@ type store struct{ *image.Store }
 
 // Build makes the image and the kernel.
 func (s store) Build(ctx context.Context, b cli.ImageBuild) (api.Image, error) {
-	if _, err := s.EnsureKernel(ctx, b.Refresh, b.Progress); err != nil {
+	return s.Make(ctx, images.Build{Name: b.Name, Refresh: b.Refresh, Include: b.Include}, b.Progress)
+}
+
+// Make does so for the HTTP API.
+func (s store) Make(ctx context.Context, b images.Build, progress api.ProgressFunc) (api.Image, error) {
+	if _, err := s.EnsureKernel(ctx, b.Refresh, progress); err != nil {
 		return api.Image{}, err
 	}
-	return s.Ensure(ctx, b.Name, image.EnsureOptions{Refresh: b.Refresh, Include: b.Include, Progress: b.Progress})
+	return s.Ensure(ctx, b.Name, image.EnsureOptions{Refresh: b.Refresh, Include: b.Include, Progress: progress})
+}
+
+// BuildSSH lays out the default image for logins with a key.
+func (s store) BuildSSH(ctx context.Context, r api.SSHImageRequest, progress api.ProgressFunc) (api.SSHImage, error) {
+	return bootfile.Build(ctx, s.Store, r, progress)
 }

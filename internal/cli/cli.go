@@ -20,6 +20,7 @@ import (
 	"github.com/smolvm/smolvm/internal/cli/completion"
 	"github.com/smolvm/smolvm/internal/cli/config"
 	"github.com/smolvm/smolvm/internal/cli/engines"
+	"github.com/smolvm/smolvm/internal/cli/env"
 	"github.com/smolvm/smolvm/internal/cli/figures"
 	"github.com/smolvm/smolvm/internal/cli/interrupt"
 	"github.com/smolvm/smolvm/internal/cli/network"
@@ -119,14 +120,17 @@ it afterwards; "smolvm create" and "smolvm start" make one that stays.`,
 	root.AddCommand(a.runCommand(), a.execCommand(), a.shellCommand(), a.cpCommand(), a.logsCommand())
 	root.AddCommand(a.processCommands()...)
 	root.AddCommand(a.moreCommands()...)
-	root.AddCommand(a.createCommand(), a.startCommand(), a.stopCommand(), a.pauseCommand(), a.unpauseCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand(), network.Command(a.netFront()), port.Command(a.portFront()))
+	root.AddCommand(a.createCommand(), a.startCommand(), a.stopCommand(), a.pauseCommand(), a.unpauseCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand(), network.Command(a.netFront()), port.Command(a.portFront()), a.envFront().Command())
 	root.AddCommand(ssh.Commands(a.sshFront())...)
 	engineFront := engines.Front{Args: value.Args, Group: a.knownCommand, Stdout: a.Stdout, Open: func() (engines.Service, error) { return a.Engines(a.options(false)) }}
 	root.AddCommand(engines.Command(engineFront), a.doctorCommand(), a.versionCommand())
 	if a.Bench != nil {
 		root.AddCommand(a.benchCommand())
 	}
-	root.AddCommand(serve.Env{Args: value.Args, Serve: a.serve}.Command())
+	root.AddCommand(serve.Env{Args: value.Args, Serve: a.serve, Stdout: a.Stdout, Home: func() (string, error) {
+		o, err := a.options(false)
+		return o.Home, err
+	}}.Commands()...)
 	completion.Mend(root)
 	return root
 }
@@ -223,6 +227,13 @@ func (a *app) open(boots bool) (Service, error) {
 
 func (a *app) netFront() network.Front {
 	return network.Front{Args: value.Args, Group: a.knownCommand, IDs: a.completeIDs(true, 1), Stdout: a.Stdout, Open: func() (network.VMs, error) {
+		s, err := a.open(false)
+		return s.VMs, err
+	}}
+}
+
+func (a *app) envFront() env.Front {
+	return env.Front{Args: value.Args, Group: a.knownCommand, IDs: a.completeIDs(true, 1), Open: func() (env.VMs, error) {
 		s, err := a.open(false)
 		return s.VMs, err
 	}}

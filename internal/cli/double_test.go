@@ -110,6 +110,9 @@ func (d double) Create(_ context.Context, cfg api.Config, o lifecycle.CreateOpti
 	if cfg.TTLMs != 0 || cfg.IdleMs != 0 {
 		call("limits ttl=%d idle=%d=%s", cfg.TTLMs, cfg.IdleMs, cfg.IdleAction)
 	}
+	if cfg.RootfsPath != "" || cfg.KernelPath != "" || cfg.BootArgs != "" || len(cfg.AuthorizedKeys) > 0 {
+		call("boot image=%q rootfs=%s kernel=%s args=%q keys=%q", cfg.Image, filepath.Base(cfg.RootfsPath), filepath.Base(cfg.KernelPath), cfg.BootArgs, cfg.AuthorizedKeys)
+	}
 	if len(cfg.Ports) > 0 {
 		call("ports %v start=%v", cfg.Ports, o.Start)
 	}

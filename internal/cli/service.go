@@ -68,6 +68,7 @@ type Viewer interface {
 // Pauser stops a VM's processors and lets them go on, and changes what does not run.
 type Pauser interface {
 	change.VMs
+	SetEnv(ctx context.Context, id string, change api.EnvChange) (map[string]string, error)
 	Pause(ctx context.Context, id string) error
 	Unpause(ctx context.Context, id string) error
 }

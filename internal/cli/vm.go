@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/cli/bootflags"
 	"github.com/smolvm/smolvm/internal/cli/config"
 	"github.com/smolvm/smolvm/internal/cli/engines"
 	"github.com/smolvm/smolvm/internal/cli/network"
@@ -30,6 +31,7 @@ type vmFlags struct {
 	net         network.Flags
 	file        func() (config.File, error) // of defaults
 	ports       port.Flag
+	boot        bootflags.Flags
 }
 
 func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
@@ -56,6 +58,7 @@ func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
 	f.Var(&v.bootTimeout, "boot-timeout", "how long a start may take (default 60s, emulated 300s)")
 	v.net.Add(cmd)
 	v.ports.Add(cmd)
+	v.boot.Add(cmd)
 	f.Var(&v.ttl, "ttl", "stop the VM when it has run for so long")
 	f.Var(&v.idle, "idle", "stop the VM when nobody asked anything of it for so long; 10m=pause or 10m=rm do that instead")
 	_ = cmd.RegisterFlagCompletionFunc("image", a.completeImages)
@@ -78,6 +81,9 @@ func (v *vmFlags) config(cmd *cobra.Command) (api.Config, error) {
 	c.TTLMs, c.IdleMs, c.IdleAction = v.ttl.Milliseconds(), v.idle.Milliseconds(), v.idle.Action
 	v.env.Base = file.Env()
 	if c.Env, err = v.env.Resolve(os.LookupEnv); err != nil {
+		return c, err
+	}
+	if err := v.boot.Apply(&c); err != nil {
 		return c, err
 	}
 	c.Ports = v.ports

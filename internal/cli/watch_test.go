@@ -70,3 +70,22 @@ func (d double) Update(_ context.Context, id string, l api.Limits) (api.Sandbox,
 	call("update %s %+v", id, l)
 	return d.find(id)
 }
+
+func (d double) SetTTL(_ context.Context, id string, ttl time.Duration) error {
+	call("ttl %s %s", id, ttl)
+	_, err := d.find(id)
+	return err
+}
+
+func (d double) SetEnv(_ context.Context, id string, c api.EnvChange) (map[string]string, error) {
+	call("env %s %+v", id, c)
+	if _, err := d.find(id); err != nil {
+		return nil, err
+	}
+	return c.Apply(map[string]string{"OLD": "1"})
+}
+
+func (images) BuildSSH(_ context.Context, r api.SSHImageRequest, _ api.ProgressFunc) (api.SSHImage, error) {
+	call("lay out %+v", r)
+	return api.SSHImage{KernelPath: "/home/kernels/x/vmlinux", RootfsPath: "/home/images/built/y/rootfs.ext4"}, nil
+}

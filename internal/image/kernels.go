@@ -129,46 +129,57 @@ func (s *Store) LookupKernel(ctx context.Context, id string) (api.Kernel, error)
 // initrdFormat is part of an initramfs's name: raise it when what lies in one changes.
 const initrdFormat = "2"
 
-// BootFiles returns what kernel k boots with agent as its /init; the initramfs is made when it is absent.
+// BootFiles returns what kernel k boots with agent as its /init; the initramfs is made when it is absent. A zero k is a kernel that
+// is not of the cache: what it boots with has no modules.
 func (s *Store) BootFiles(ctx context.Context, k api.Kernel, agent []byte) (BootFiles, error) {
 	if len(agent) == 0 {
 		return BootFiles{}, errdefs.Internal.Errorf("this smolvm carries no guest agent").WithRemedy("script/build")
+	}
+	hash := sha256.New()
+	_, _ = io.WriteString(hash, initrdFormat+"\n") // never fails
+	_, _ = hash.Write(agent)
+	name := initrdPrefix + hex.EncodeToString(hash.Sum(nil)[:8]) + ".img"
+	if k.ID == "" {
+		err := os.MkdirAll(s.kernelsDir(), 0o700)
+		b := BootFiles{Initrd: filepath.Join(s.kernelsDir(), name)}
+		if err == nil {
+			err = ensureInitrd(b.Initrd, agent, nil)
+		}
+		return b, wrap("initramfs", err)
 	}
 	k, err := s.LookupKernel(ctx, k.ID)
 	if err != nil {
 		return BootFiles{}, err
 	}
 	dir := filepath.Dir(k.Path)
-	hash := sha256.New()
-	_, _ = io.WriteString(hash, initrdFormat+"\n") // never fails
-	_, _ = hash.Write(agent)
-	b := BootFiles{
-		Kernel:  k.Path,
-		Modules: filepath.Join(dir, ModulesFile),
-		Initrd:  filepath.Join(dir, initrdPrefix+hex.EncodeToString(hash.Sum(nil)[:8])+".img"),
-	}
+	b := BootFiles{Kernel: k.Path, Modules: filepath.Join(dir, ModulesFile), Initrd: filepath.Join(dir, name)}
 	modules, err := readModules(filepath.Join(dir, InitrdModules))
-	if err != nil {
-		return BootFiles{}, wrap("initramfs", err)
+	if err == nil {
+		err = ensureInitrd(b.Initrd, agent, modules)
 	}
+	return b, wrap("initramfs", err)
+}
+
+// ensureInitrd makes an initramfs, unless it is there.
+func ensureInitrd(path string, agent []byte, modules []initramfs.Module) error {
 	size, err := initramfs.Size(agent, modules)
 	if err != nil {
-		return BootFiles{}, wrap("initramfs", err)
+		return err
 	}
 	now := time.Now()
-	if st, err := os.Lstat(b.Initrd); err == nil && st.Mode().IsRegular() && st.Size() == size {
-		_ = os.Chtimes(b.Initrd, now, now) // only decides which old one goes first
-		return b, nil
+	if st, err := os.Lstat(path); err == nil && st.Mode().IsRegular() && st.Size() == size {
+		_ = os.Chtimes(path, now, now) // only decides which old one goes first
+		return nil
 	}
 	var img bytes.Buffer
 	if err := initramfs.Write(&img, agent, modules); err != nil {
-		return BootFiles{}, wrap("initramfs", err)
+		return err
 	}
-	if err := renameio.WriteFile(b.Initrd, img.Bytes(), 0o444, renameio.IgnoreUmask()); err != nil {
-		return BootFiles{}, wrap("initramfs", err)
+	if err := renameio.WriteFile(path, img.Bytes(), 0o444, renameio.IgnoreUmask()); err != nil {
+		return err
 	}
-	dropInitrds(dir, now)
-	return b, nil
+	dropInitrds(filepath.Dir(path), now)
+	return nil
 }
 
 // readModules reads what a KernelSource put aside for the initramfs.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -38,25 +39,33 @@ func (l lease) Close() error {
 	return errors.Join(errs...)
 }
 
-// Hold takes a shared lock on an image and a kernel for as long as the lease lives.
-func (s *Store) Hold(img api.Image, k api.Kernel) (Lease, error) {
+// Held names content to hold: an image's digest, a kernel's id, a directory of BuiltDir. "" names nothing.
+type Held struct{ Image, Kernel, Built string }
+
+// Hold takes shared locks on content for as long as the lease lives.
+func (s *Store) Hold(h Held) (Lease, error) {
 	var held lease
-	for _, name := range []string{imageLock(img.Digest), kernelLock(k.ID)} {
-		l, err := lock.TryShared(s.lockFile(name))
+	for _, c := range []struct{ name, lock, dir string }{
+		{h.Image, imageLock(h.Image), s.imageDir(hexOf(h.Image))},
+		{h.Kernel, kernelLock(h.Kernel), s.kernelDir(h.Kernel)},
+		{h.Built, builtLock(h.Built), filepath.Join(s.BuiltDir(), h.Built)},
+	} {
+		if c.name == "" {
+			continue
+		}
+		l, err := lock.TryShared(s.lockFile(c.lock))
 		if errors.Is(err, lock.ErrHeld) {
-			err = errdefs.WrongState.Errorf("%s is being removed", name)
+			err = errdefs.WrongState.Errorf("%s is being removed", c.lock)
 		}
 		if err != nil {
 			_ = held.Close()
 			return nil, err
 		}
 		held = append(held, l)
-	}
-	// They could have gone between the caller's look and our lock.
-	for _, dir := range []string{s.imageDir(hexOf(img.Digest)), s.kernelDir(k.ID)} {
-		if _, err := os.Stat(dir); err != nil {
+		// It could have gone between the caller's look and our lock.
+		if _, err := os.Stat(c.dir); err != nil {
 			_ = held.Close()
-			return nil, errdefs.NotFound.Errorf("%s is not in the cache any more: %w", dir, err)
+			return nil, errdefs.NotFound.Errorf("%s is not in the cache any more: %w", c.dir, err)
 		}
 	}
 	return held, nil
@@ -64,6 +73,25 @@ func (s *Store) Hold(img api.Image, k api.Kernel) (Lease, error) {
 
 func imageLock(digest string) string { return "image-" + hexOf(digest) }
 func kernelLock(id string) string    { return "kernel-" + id }
+func builtLock(name string) string   { return "built-" + name }
+
+// LockBuilt makes this process the only one that lays out directories in BuiltDir.
+func (s *Store) LockBuilt(ctx context.Context, progress api.ProgressFunc) (unlock func(), err error) {
+	return s.lockBuild(ctx, "built", progress)
+}
+
+// RemoveBuilt deletes a directory of BuiltDir that no VM holds.
+func (s *Store) RemoveBuilt(ctx context.Context, name string) error {
+	unlock, err := s.LockBuilt(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if !builtRule.MatchString(name) {
+		return errdefs.Invalid.Errorf("%q was not laid out by us", name)
+	}
+	return s.removeHeld(builtLock(name), "image "+name, filepath.Join(s.BuiltDir(), name), filepath.Join(s.BuiltDir(), tempPrefix+"rm-"+name))
+}
 
 // lockBuild makes this process the only one that makes content of a kind. One that waits tells so.
 func (s *Store) lockBuild(ctx context.Context, kind string, progress api.ProgressFunc) (unlock func(), err error) {

@@ -96,6 +96,9 @@ func tempDir(parent string) (string, error) {
 
 // wrap gives an unclassified failure while making content its class.
 func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
 	if _, ok := errors.AsType[*errdefs.Error](err); ok || errors.Is(err, context.Canceled) {
 		return fmt.Errorf("%s: %w", what, err)
 	}

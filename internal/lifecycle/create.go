@@ -2,18 +2,18 @@ package lifecycle
 
 import (
 	"context"
-	"os"
 	"time"
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/image"
+	"github.com/smolvm/smolvm/internal/image/bootfile"
 	"github.com/smolvm/smolvm/internal/network"
 	"github.com/smolvm/smolvm/internal/network/publish"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/sys/cgroup"
 	"github.com/smolvm/smolvm/internal/sys/fault"
-	"github.com/smolvm/smolvm/internal/sys/pidfd"
+	"github.com/smolvm/smolvm/internal/sys/launch"
 )
 
 // Create writes the record of a new VM; it is not started. An empty cfg.ID gets a made-up one. The image and the kernel
@@ -21,6 +21,10 @@ import (
 func (m *Manager) Create(ctx context.Context, cfg api.Config, o CreateOptions) (api.Sandbox, error) {
 	if cfg.ID == "" {
 		cfg.ID = store.NewID()
+	}
+	cfg, src, err := bootfile.Resolve(cfg, launch.IsRoot())
+	if err != nil {
+		return api.Sandbox{}, err
 	}
 	cfg = cfg.WithDefaults()
 	if err := cfg.Validate(); err != nil {
@@ -32,7 +36,7 @@ func (m *Manager) Create(ctx context.Context, cfg api.Config, o CreateOptions) (
 	if err := m.opts.Engines.Check(cfg.Engine); err != nil {
 		return api.Sandbox{}, err
 	}
-	client, err := owner(o)
+	rule, err := store.NewRule(o.rule())
 	if err != nil {
 		return api.Sandbox{}, err
 	}
@@ -48,30 +52,24 @@ func (m *Manager) Create(ctx context.Context, cfg api.Config, o CreateOptions) (
 	if _, err := m.settle(ctx, cfg.ID); err == nil {
 		return api.Sandbox{}, errdefs.AlreadyExists.Errorf("there is already a VM %q", cfg.ID).WithRemedy("smolvm rm -f %s", cfg.ID)
 	}
-	img, err := m.opts.Images.Ensure(ctx, cfg.Image, image.EnsureOptions{Progress: o.Progress})
-	if err != nil {
-		return api.Sandbox{}, err
-	}
-	kernel, err := m.opts.Images.EnsureKernel(ctx, false, o.Progress)
-	if err != nil {
+	if src, err = bootfile.Ensure(ctx, m.opts.Images, cfg, src, o.Progress); err != nil {
 		return api.Sandbox{}, err
 	}
 	rec := store.Record{
 		Config: store.Config{
-			Config: cfg, ImageDigest: img.Digest, KernelID: kernel.ID, DiskUUID: store.NewUUID(), CreatedAt: time.Now().UTC(),
+			Config: cfg, ImageDigest: src.ImageDigest, KernelID: src.KernelID, RootfsMark: src.RootfsMark, KernelMark: src.KernelMark,
+			DiskUUID: store.NewUUID(), CreatedAt: time.Now().UTC(),
 		},
-		State: store.State{State: api.StateCreated, Owner: api.OwnerKeep},
+		State: store.State{State: api.StateCreated},
 	}
-	if client != nil {
-		rec.State.Owner, rec.State.Client = api.OwnerClient, client
-	}
+	rec.State.SetRule(rule)
 	if rec.State.BootID, err = store.HostBootID(); err != nil {
 		return api.Sandbox{}, err
 	}
 	if err := m.publish(ctx, rec); err != nil {
 		return api.Sandbox{}, err
 	}
-	m.log.Debug("created", "vm", cfg.ID, "image", img.Digest, "kernel", kernel.ID, "dir", m.store.Dir(cfg.ID))
+	m.log.Debug("created", "vm", cfg.ID, "image", src.ImageDigest, "kernel", src.KernelID, "dir", m.store.Dir(cfg.ID))
 	return m.sandbox(rec, false), nil
 }
 
@@ -105,24 +103,4 @@ func (m *Manager) publish(ctx context.Context, rec store.Record) error {
 	err = claim.Publish(rec)
 	fault.Point("create.published")
 	return err
-}
-
-// owner names the process that a VM is bound to; nil for a VM that stays.
-func owner(o CreateOptions) (*store.Process, error) {
-	switch o.Owner {
-	case "", api.OwnerKeep:
-		return nil, nil
-	case api.OwnerClient:
-	default:
-		return nil, errdefs.Invalid.Errorf("owner: %q is neither keep nor client", o.Owner)
-	}
-	pid := o.Client
-	if pid == 0 {
-		pid = os.Getpid()
-	}
-	ticks, err := pidfd.StartTicks(pid)
-	if err != nil {
-		return nil, errdefs.Invalid.Errorf("owner: process %d: %w", pid, err)
-	}
-	return &store.Process{PID: pid, StartTicks: ticks}, nil
 }

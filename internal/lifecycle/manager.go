@@ -21,6 +21,9 @@ import (
 // Guest is the way into a running VM: commands, files, metrics. It is safe for concurrent use.
 type Guest = *rpc.Client
 
+// Unsent reports whether a call to a Guest failed before anything of it was sent, so that it can be made again.
+func Unsent(err error) bool { return rpc.Unsent(err) }
+
 // ExecIO joins a command to its caller's streams.
 type ExecIO = rpc.ExecIO
 
@@ -62,9 +65,19 @@ func New(opts Options) (*Manager, error) {
 type CreateOptions struct {
 	Owner    api.Owner // OwnerClient: bound to ClientPID (default: this process)
 	Client   int
+	Lease    time.Duration // of OwnerLease; 0 = a minute
 	Progress api.ProgressFunc
 	// Start says that the VM is to be started next: ports that are taken are refused now, before anything is made.
 	Start bool
+}
+
+// rule is what they ask for of the owner.
+func (o CreateOptions) rule() api.OwnerRequest {
+	r := api.OwnerRequest{Owner: o.Owner, LeaseMs: o.Lease.Milliseconds()}
+	if o.Owner == api.OwnerClient {
+		r.ClientPID = o.Client
+	}
+	return r
 }
 
 // StopOptions say how a VM is stopped.

@@ -8,6 +8,7 @@ import (
 	"github.com/smolvm/smolvm/internal/network"
 	"github.com/smolvm/smolvm/internal/network/audit"
 	"github.com/smolvm/smolvm/internal/store"
+	"github.com/smolvm/smolvm/internal/supervisor/rpc"
 )
 
 // SetNetwork changes the policy of a VM's network. Of one that runs, the new policy is in force when it returns, also for
@@ -17,34 +18,15 @@ func (m *Manager) SetNetwork(ctx context.Context, id string, p api.NetworkPolicy
 	if _, err := network.Compile(p, network.Options{}); err != nil {
 		return err
 	}
-	m.sweep()
-	rec, err := m.settle(ctx, id)
-	if err != nil {
-		return err
-	}
-	if rec.State.State.Live() {
-		c, err := m.dial(ctx, id)
-		if err != nil {
+	return m.change(ctx, id, func(c *rpc.Client) error { return c.SetNetwork(ctx, p) }, func(store.Record) error {
+		if err := m.store.SavePolicy(id, p); err != nil {
 			return err
 		}
-		defer func() { _ = c.Close() }()
-		return c.SetNetwork(ctx, p)
-	}
-	l, err := m.lockIdle(ctx, id, "")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = l.Close() }()
-	if _, err := m.settleLocked(ctx, id); err != nil {
-		return err
-	}
-	if err := m.store.SavePolicy(id, p); err != nil {
-		return err
-	}
-	if err := m.store.AppendEvent(id, api.Event{Type: "network", Reason: p.String()}); err != nil {
-		m.log.Warn("an event is lost", "vm", id, "error", err)
-	}
-	return nil
+		if err := m.store.AppendEvent(id, api.Event{Type: "network", Reason: p.String()}); err != nil {
+			m.log.Warn("an event is lost", "vm", id, "error", err)
+		}
+		return nil
+	})
 }
 
 // NetworkLog calls each with the records that are kept of a VM's network, oldest first; with follow it goes on until the VM

@@ -54,30 +54,13 @@ func (m *Manager) UnpublishPort(ctx context.Context, id string, which api.Port) 
 func (m *Manager) changePorts(ctx context.Context, id string, p api.Port, ask func(*rpc.Client, context.Context, api.Port) (api.Port, error),
 	change func([]api.Port) ([]api.Port, api.Port, error),
 ) (api.Port, error) {
-	m.sweep()
-	rec, err := m.settle(ctx, id)
-	if err != nil {
-		return p, err
-	}
-	if rec.State.State.Live() {
-		c, err := m.dial(ctx, id)
-		if err != nil {
-			return p, err
+	err := m.change(ctx, id, func(c *rpc.Client) (err error) { p, err = ask(c, ctx, p); return err }, func(rec store.Record) error {
+		var ports []api.Port
+		var err error
+		if ports, p, err = change(rec.Published()); err != nil {
+			return err
 		}
-		defer func() { _ = c.Close() }()
-		return ask(c, ctx, p)
-	}
-	l, err := m.lockIdle(ctx, id, "")
-	if err != nil {
-		return p, err
-	}
-	defer func() { _ = l.Close() }()
-	if rec, err = m.settleLocked(ctx, id); err != nil {
-		return p, err
-	}
-	ports, p, err := change(rec.Published())
-	if err != nil {
-		return p, err
-	}
-	return p, m.store.SavePorts(id, ports)
+		return m.store.SavePorts(id, ports)
+	})
+	return p, err
 }

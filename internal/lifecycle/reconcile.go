@@ -41,7 +41,7 @@ func (m *Manager) settle(ctx context.Context, id string) (store.Record, error) {
 		return rec, nil
 	}
 	l, err := m.store.TryLock(id)
-	if errors.Is(err, lock.ErrHeld) && rec.State.Supervisor != nil && !lives(rec.State.Supervisor, rec.State.BootID) {
+	if errors.Is(err, lock.ErrHeld) && rec.State.Supervisor != nil && !rec.State.Supervisor.Lives(rec.State.BootID) {
 		// What remains of it is just ending: its threads, its monitor.
 		if l, err = m.waitLock(ctx, id, endingWait); err != nil {
 			return m.store.Read(id) // another smolvm is at work on it
@@ -63,7 +63,7 @@ const endingWait = 2 * time.Second
 // suspect reports whether a record may not be true any more.
 func (m *Manager) suspect(rec store.Record) bool {
 	st := rec.State
-	return st.State.Live() || st.State == api.StateDeleting || st.Owner == api.OwnerClient && !lives(st.Client, st.BootID)
+	return st.State.Live() || st.State == api.StateDeleting || st.Abandoned()
 }
 
 // settleLocked is settle for who holds the lock.
@@ -91,8 +91,8 @@ func (m *Manager) settleEnded(ctx context.Context, id, asked string) (store.Reco
 			return rec, err
 		}
 	}
-	if st.State == api.StateDeleting || st.Owner == api.OwnerClient && !lives(st.Client, st.BootID) {
-		m.log.Info("deleted: its client is gone", "vm", id)
+	if st.State == api.StateDeleting || st.Abandoned() {
+		m.log.Info("deleted: "+st.Rule().AbandonedReason(), "vm", id)
 		if err := m.store.Discard(id); err != nil {
 			return rec, err
 		}
@@ -165,21 +165,6 @@ func (m *Manager) reap(ctx context.Context, st store.State) error {
 		}
 	}
 	return nil
-}
-
-// lives reports whether a recorded process still is there.
-func lives(p *store.Process, bootID string) bool {
-	if p == nil {
-		return false
-	}
-	if now, err := store.HostBootID(); err == nil && now != bootID {
-		return false
-	}
-	fd, err := pidfd.Open(p.PID, p.StartTicks)
-	if err == nil {
-		_ = fd.Close()
-	}
-	return err == nil
 }
 
 // handle reads what the engine left in the record.

@@ -13,22 +13,19 @@ import (
 	"github.com/smolvm/smolvm/internal/store"
 )
 
-// mask stands for a value that is not shown.
-const mask = "***"
-
 // sandbox shows a record.
 func (m *Manager) sandbox(rec store.Record, showEnv bool) api.Sandbox {
 	cfg, st := rec.Config.Config, rec.State
 	if !showEnv && cfg.Env != nil {
 		cfg.Env = maps.Clone(cfg.Env)
 		for k := range cfg.Env {
-			cfg.Env[k] = mask
+			cfg.Env[k] = api.Masked
 		}
 	}
 	box := api.Sandbox{
 		ID: cfg.ID, State: st.State, Reason: st.Reason, Owner: st.Owner, Config: cfg, Network: rec.Policy(), Ports: rec.Published(),
 		ImageDigest: rec.Config.ImageDigest, KernelID: rec.Config.KernelID, KernelRelease: st.KernelRelease, CreatedAt: rec.Config.CreatedAt,
-		StartedAt: st.StartedAt, StoppedAt: st.StoppedAt, Dir: m.store.Dir(cfg.ID),
+		StartedAt: st.StartedAt, StoppedAt: st.StoppedAt, ExpiresAt: st.ExpiresAt, Dir: m.store.Dir(cfg.ID),
 	}
 	if !st.State.Live() {
 		return box

@@ -13,6 +13,7 @@ import (
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/image"
+	"github.com/smolvm/smolvm/internal/image/bootfile"
 	"github.com/smolvm/smolvm/internal/network/control"
 	"github.com/smolvm/smolvm/internal/network/publish"
 	"github.com/smolvm/smolvm/internal/store"
@@ -115,30 +116,19 @@ func (b *bootFiles) close() {
 
 // prepare finds what the VM boots from and keeps it from being removed.
 func (m *Manager) prepare(ctx context.Context, rec store.Record) (*bootFiles, error) {
-	img, err := m.opts.Images.Lookup(rec.Config.ImageDigest)
+	c := rec.Config
+	src := bootfile.Source{ImageDigest: c.ImageDigest, KernelID: c.KernelID, RootfsMark: c.RootfsMark, KernelMark: c.KernelMark}
+	boot, err := bootfile.Prepare(ctx, m.opts.Images, c.Config, src, rec.State.StartedAt == nil, m.opts.Agent)
 	if err != nil {
-		return nil, err
-	}
-	kernel, err := m.opts.Images.LookupKernel(ctx, rec.Config.KernelID)
-	if err != nil {
-		return nil, err
-	}
-	lease, err := m.opts.Images.Hold(img, kernel)
-	if err != nil {
-		return nil, err
-	}
-	files, err := m.opts.Images.BootFiles(ctx, kernel, m.opts.Agent)
-	if err != nil {
-		_ = lease.Close()
 		return nil, err
 	}
 	var roots [][]byte
-	if !rec.Config.Config.NoHostCAs {
+	if !c.Config.NoHostCAs {
 		roots = cacert.Find(m.opts.Roots, m.log)
 	}
-	return &bootFiles{lease: lease, plan: rpc.Plan{
-		Home: m.store.Home(), Leases: len(lease.Files()), KernelID: kernel.ID,
-		Kernel: files.Kernel, Initrd: files.Initrd, Modules: files.Modules, Image: img.Path,
+	return &bootFiles{lease: boot.Lease, plan: rpc.Plan{
+		Home: m.store.Home(), Leases: len(boot.Lease.Files()), KernelID: boot.KernelName,
+		Kernel: boot.Kernel, Initrd: boot.Initrd, Modules: boot.Modules, Image: boot.Rootfs,
 		Roots: roots,
 	}}, nil
 }

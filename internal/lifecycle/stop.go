@@ -3,7 +3,6 @@ package lifecycle
 import (
 	"context"
 	"errors"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -137,37 +136,6 @@ func (m *Manager) Remove(ctx context.Context, id string, force bool) error {
 func bootID() string {
 	id, _ := store.HostBootID() // without one, nothing matches
 	return id
-}
-
-// SetOwner changes who decides that the VM may go; keep is how `run --keep` and `-d` let go of it. Owner client binds it to
-// this process.
-func (m *Manager) SetOwner(ctx context.Context, id string, who api.Owner) error {
-	rec, err := m.settle(ctx, id)
-	if err != nil {
-		return err
-	}
-	client, err := owner(CreateOptions{Owner: who})
-	if err != nil {
-		return err
-	}
-	if rec.State.State.Live() {
-		c, err := m.dial(ctx, id)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = c.Close() }()
-		return c.SetOwner(ctx, rpc.OwnerRequest{Owner: who, Client: os.Getpid()})
-	}
-	l, err := m.lockIdle(ctx, id, "")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = l.Close() }()
-	if rec, err = m.settleLocked(ctx, id); err != nil {
-		return err
-	}
-	rec.State.Owner, rec.State.Client = who, client
-	return m.store.SaveState(id, rec.State)
 }
 
 // How long a supervisor gets: to say that it ends, over the guest's grace, and to be gone after a signal.

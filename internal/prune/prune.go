@@ -7,12 +7,14 @@ package prune
 import (
 	"context"
 	"io/fs"
+	"math"
 	"path/filepath"
 	"syscall"
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/image"
+	"github.com/smolvm/smolvm/internal/image/bootfile"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 )
 
@@ -51,6 +53,11 @@ func (p Pruner) Find(ctx context.Context, o api.PruneOptions) ([]api.Leftover, e
 		}
 		found = append(found, l)
 	}
+	built, err := p.built(boxes, all, o)
+	if err != nil {
+		return nil, err
+	}
+	found = append(found, built...)
 	pinned, err := p.Images.LookupKernel(ctx, "")
 	if err != nil && !errdefs.Is(err, errdefs.NotFound) {
 		return nil, err
@@ -67,15 +74,49 @@ func (p Pruner) Find(ctx context.Context, o api.PruneOptions) ([]api.Leftover, e
 	return found, nil
 }
 
-// size is what a directory takes on the disk.
-func size(dir string) int64 {
+// built lists what was laid out to be named by its path, and is not.
+func (p Pruner) built(boxes []api.Sandbox, images []api.Image, o api.PruneOptions) ([]api.Leftover, error) {
+	all, err := bootfile.List(p.Images)
+	if err != nil {
+		return nil, err
+	}
+	used, named := map[string]bool{}, map[string]bool{}
+	for _, b := range boxes {
+		if !o.VMs || b.State.Live() {
+			used[filepath.Base(filepath.Dir(b.Config.RootfsPath))] = b.Config.RootfsPath != ""
+		}
+	}
+	for _, i := range images {
+		named[i.Digest] = i.Name != ""
+	}
+	var found []api.Leftover
+	for _, b := range all {
+		l := api.Leftover{Kind: "built", Name: b.Name, Why: "no VM was made from it", Bytes: own(b.Dir)}
+		switch {
+		case used[b.Name]:
+			continue
+		case !named[b.Image]:
+			l.Why = "its image was replaced or removed, and no VM was made from it"
+		case !o.All:
+			continue
+		}
+		found = append(found, l)
+	}
+	return found, nil
+}
+
+// size is what a directory takes on the disk, own what of that goes with it: files that lie elsewhere too do not.
+func size(dir string) int64 { return measure(dir, math.MaxUint64) }
+func own(dir string) int64  { return measure(dir, 1) }
+
+func measure(dir string, names uint64) int64 {
 	var total int64
 	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return nil // it went meanwhile
 		}
 		if st, err := e.Info(); err == nil {
-			if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+			if sys, ok := st.Sys().(*syscall.Stat_t); ok && (e.IsDir() || uint64(sys.Nlink) <= names) { //nolint:unconvert // not on every machine
 				total += sys.Blocks * 512
 			}
 		}
@@ -91,6 +132,8 @@ func (p Pruner) Remove(ctx context.Context, l api.Leftover) error {
 		return p.VMs.Remove(ctx, l.Name, l.Why == string(api.StateBroken))
 	case "image":
 		return p.Images.Remove(ctx, l.Name)
+	case "built":
+		return p.Images.RemoveBuilt(ctx, l.Name)
 	case "kernel":
 		return p.Images.RemoveKernel(ctx, l.Name)
 	}

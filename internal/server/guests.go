@@ -2,17 +2,24 @@ package server
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/smolvm/smolvm/internal/lifecycle"
 )
 
-// guests keeps the connections to supervisors, so that a command does not begin with making one.
+// perConnection bounds the users of one connection: it takes 250 calls at once, and signals must find room beside commands.
+const perConnection = 100
+
+// guests keeps the connections to supervisors, so that a command does not begin with making one. Whether one still is good,
+// it knows without asking.
 type guests struct {
 	connect func(ctx context.Context, id string) (lifecycle.Guest, error)
 
-	mu   sync.Mutex
-	open map[string]*guest
+	mu     sync.Mutex
+	open   map[string][]*guest
+	making map[string]chan struct{} // closed when the connection that is being made is there, or cannot be made
+	closed bool
 }
 
 type guest struct {
@@ -22,67 +29,98 @@ type guest struct {
 }
 
 func newGuests(connect func(context.Context, string) (lifecycle.Guest, error)) *guests {
-	return &guests{connect: connect, open: map[string]*guest{}}
+	return &guests{connect: connect, open: map[string][]*guest{}, making: map[string]chan struct{}{}}
 }
 
 // take returns the way into a VM. release gives it back.
 func (g *guests) take(ctx context.Context, id string) (_ lifecycle.Guest, release func(), _ error) {
-	g.mu.Lock()
-	there := g.open[id]
-	if there != nil {
-		there.users++
-	}
-	g.mu.Unlock()
-	if there != nil {
-		if _, err := there.Ping(ctx); err == nil {
+	for {
+		g.mu.Lock()
+		if there := g.room(id); there != nil {
+			there.users++
+			g.mu.Unlock()
 			return there.Guest, func() { g.release(id, there) }, nil
 		}
-		g.drop(id, there)
-		g.release(id, there)
+		made := g.making[id]
+		if made == nil {
+			break
+		}
+		g.mu.Unlock()
+		select {
+		case <-made:
+		case <-ctx.Done():
+			return nil, nil, context.Cause(ctx)
+		}
 	}
+	made := make(chan struct{})
+	g.making[id] = made
+	g.mu.Unlock()
 	c, err := g.connect(ctx, id)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.making, id)
+	close(made)
 	if err != nil {
 		return nil, nil, err
 	}
-	fresh := &guest{Guest: c, users: 1}
-	g.mu.Lock()
-	if old := g.open[id]; old == nil {
-		g.open[id] = fresh
-	} else {
-		fresh.gone = true // another request was faster; this one is for this request only
+	fresh := &guest{Guest: c, users: 1, gone: g.closed}
+	if !g.closed {
+		g.open[id] = append(g.open[id], fresh)
+		go g.watch(id, fresh)
 	}
-	g.mu.Unlock()
 	return c, func() { g.release(id, fresh) }, nil
 }
 
-// drop has the connection closed once nobody uses it.
-func (g *guests) drop(id string, which *guest) {
+// room returns a connection that is good and not full.
+func (g *guests) room(id string) *guest {
+	for _, which := range g.open[id] {
+		if which.users < perConnection && which.Usable() {
+			return which
+		}
+	}
+	return nil
+}
+
+// watch drops a connection that has ended.
+func (g *guests) watch(id string, which *guest) {
+	<-which.Gone()
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.drop(id, which)
+}
+
+// drop has a connection closed once nobody uses it, which is now or by release.
+func (g *guests) drop(id string, which *guest) {
 	which.gone = true
-	if g.open[id] == which {
+	rest := slices.DeleteFunc(g.open[id], func(o *guest) bool { return o == which })
+	if g.open[id] = rest; len(rest) == 0 {
 		delete(g.open, id)
+	}
+	if which.users == 0 {
+		_ = which.Close()
 	}
 }
 
-func (g *guests) release(_ string, which *guest) {
+func (g *guests) release(id string, which *guest) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	which.users--
-	closing := which.gone && which.users == 0
-	g.mu.Unlock()
-	if closing {
+	switch {
+	case which.users > 0:
+	case which.gone:
 		_ = which.Close()
+	case len(g.open[id]) > 1 || !which.Usable(): // one is kept
+		g.drop(id, which)
 	}
 }
 
 func (g *guests) close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for id, which := range g.open {
-		delete(g.open, id)
-		which.gone = true
-		if which.users == 0 {
-			_ = which.Close()
+	g.closed = true
+	for id, all := range g.open {
+		for _, which := range slices.Clone(all) {
+			g.drop(id, which)
 		}
 	}
 }

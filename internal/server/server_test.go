@@ -3,30 +3,38 @@ package server
 import (
 	"encoding/json"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 
-	"github.com/smolvm/smolvm/api"
-	"github.com/smolvm/smolvm/internal/lifecycle"
+	"github.com/smolvm/smolvm/internal/server/web"
 )
+
+// ask sends a request of this process's.
+func ask(t *testing.T, s *Server, method, path, body string) *httptest.ResponseRecorder {
+	t.Helper()
+	r := httptest.NewRequestWithContext(web.WithPeer(t.Context(), web.Peer{PID: os.Getpid()}), method, path, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	s.http.Handler.ServeHTTP(w, r)
+	return w
+}
 
 // TestProblems: what is wrong with a request is told as a problem with its class and its field, and nothing is asked of a VM.
 func TestProblems(t *testing.T) {
-	s := New(t.Context(), Options{VMs: new(lifecycle.Manager), Version: api.Version{Version: "v1"}, Log: slog.New(slog.DiscardHandler)})
+	s := bare(t)
 	for _, tt := range []struct{ method, path, body, field, detail string }{
 		{"POST", "/v1/sandboxes/web/exec", `{"argv":3}`, "body.argv", "expected array"},
 		{"POST", "/v1/sandboxes/web/exec", `{"foo":3}`, "body.foo", "unexpected property"},
-		{"POST", "/v1/sandboxes/-/exec", `{"argv":["true"]}`, "", `id: "-" is not 1 to 63 characters`},
+		{"POST", "/v1/sandboxes/-/exec", `{"argv":["true"]}`, "path.id", "1 to 63 characters"},
 		{"GET", "/v1/sandboxes?frob=1", ``, "query.frob", "unknown query parameter"},
+		{"GET", "/v1/sandboxes?all", ``, "query.all", "has no value"},
+		{"DELETE", "/v1/sandboxes/web?force=", ``, "query.force", "has no value"},
 		{"POST", "/v1/sandboxes", `{"owner":"nobody"}`, "", "neither keep nor client"},
 	} {
-		r := httptest.NewRequestWithContext(t.Context(), tt.method, tt.path, strings.NewReader(tt.body))
-		r.Header.Set("Content-Type", "application/json")
-		w := httptest.NewRecorder()
-		s.http.Handler.ServeHTTP(w, r)
+		w := ask(t, s, tt.method, tt.path, tt.body)
 		b, _ := io.ReadAll(w.Body)
 		var p struct {
 			Code, Detail string

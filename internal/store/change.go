@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/sys/lock"
 )
@@ -29,6 +30,37 @@ func (s *Store) LockConfig(ctx context.Context, id string) (*lock.Lock, error) {
 func (s *Store) SaveConfig(id string, c Config) error {
 	c.Schema = schema
 	return write(s.Path(id, configFile), c)
+}
+
+// ChangeConfig changes the configuration of the VM id and returns what it was.
+func (s *Store) ChangeConfig(ctx context.Context, id string, change func(*api.Config) error) (former api.Config, err error) {
+	l, err := s.LockConfig(ctx, id)
+	if err != nil {
+		return api.Config{}, err
+	}
+	defer func() { _ = l.Close() }()
+	rec, err := s.Read(id)
+	if err != nil {
+		return api.Config{}, err
+	}
+	former = rec.Config.Config
+	if err := change(&rec.Config.Config); err != nil {
+		return former, err
+	}
+	if err := rec.Config.Config.Validate(); err != nil {
+		return former, err
+	}
+	return former, s.SaveConfig(id, rec.Config)
+}
+
+// ChangeEnv changes the environment of the VM id and returns the whole.
+func (s *Store) ChangeEnv(ctx context.Context, id string, change api.EnvChange) (env map[string]string, err error) {
+	_, err = s.ChangeConfig(ctx, id, func(c *api.Config) error {
+		env, err = change.Apply(c.Env)
+		c.Env = env
+		return err
+	})
+	return env, err
 }
 
 // Rename gives the VM from the id to. The caller holds the locks of both, and from's LockConfig; from does not run. A crash

@@ -27,16 +27,14 @@ type Config struct {
 	Config      api.Config `json:"config"`
 	ImageDigest string     `json:"image_digest"`
 	KernelID    string     `json:"kernel_id"`
-	DiskUUID    []byte     `json:"disk_uuid"`
-	CreatedAt   time.Time  `json:"created_at"`
+	// RootfsMark and KernelMark tell files that were named by their paths from what is there later.
+	RootfsMark string `json:"rootfs_mark,omitempty"`
+	KernelMark string `json:"kernel_mark,omitempty"`
+
+	DiskUUID  []byte    `json:"disk_uuid"`
+	CreatedAt time.Time `json:"created_at"`
 	// Was is the VM's id before its last change of name. In the middle of one its directory has that name still.
 	Was string `json:"was,omitempty"`
-}
-
-// Process names a process so that a reused number is told from it.
-type Process struct {
-	PID        int    `json:"pid"`
-	StartTicks uint64 `json:"start_ticks"`
 }
 
 // State is where a VM is in its life, and what runs for it.
@@ -46,6 +44,7 @@ type State struct {
 	Reason string    `json:"reason,omitempty"`
 	Owner  api.Owner `json:"owner"`
 	Client *Process  `json:"client,omitempty"` // of owner client
+	Lease  *Lease    `json:"lease,omitempty"`  // of owner lease
 	BootID string    `json:"boot_id"`          // of the host, when the processes below were started
 
 	Supervisor *Process        `json:"supervisor,omitempty"`
@@ -57,6 +56,7 @@ type State struct {
 	KernelRelease string     `json:"kernel_release,omitempty"`
 	StartedAt     *time.Time `json:"started_at,omitempty"`
 	StoppedAt     *time.Time `json:"stopped_at,omitempty"`
+	ExpiresAt     *time.Time `json:"expires_at,omitempty"` // for people: the supervisor counts by another clock
 }
 
 // Network is the network's policy since it was last changed. Until then there is none: Config has it.
@@ -227,11 +227,8 @@ func (r *Record) check(id string) error {
 	if _, known := transitions()[r.State.State]; !known {
 		return fmt.Errorf("%s: unknown state %q", stateFile, r.State.State)
 	}
-	switch {
-	case r.State.Owner == api.OwnerKeep:
-	case r.State.Owner == api.OwnerClient && r.State.Client != nil:
-	default:
-		return fmt.Errorf("%s: owner %q without a client", stateFile, r.State.Owner)
+	if err := r.State.Rule().check(); err != nil {
+		return fmt.Errorf("%s: %w", stateFile, err)
 	}
 	return nil
 }

@@ -17,12 +17,10 @@ import (
 	"github.com/smolvm/smolvm/internal/guest/proto"
 	"github.com/smolvm/smolvm/internal/network/control"
 	"github.com/smolvm/smolvm/internal/store"
+	"github.com/smolvm/smolvm/internal/supervisor/diagnose"
 	"github.com/smolvm/smolvm/internal/sys/excerpt"
 	"github.com/smolvm/smolvm/internal/sys/fault"
 )
-
-// consoleLines is how much of the console an error about a boot shows.
-const consoleLines = 20
 
 // How long a guest may take to its hello.
 const (
@@ -89,14 +87,17 @@ func (s *supervisor) configure(ctx context.Context, guest *client.Client) error 
 		return err
 	}
 	_, err = guest.Configure(ctx, &proto.ConfigureRequest{
-		Identity:     &proto.Identity{Id: s.id, Hostname: api.Hostname(s.id), MachineId: s.config.DiskUUID},
-		Env:          cfg.Env,
-		Workdir:      cfg.Workdir,
-		User:         cfg.User,
-		WallClockNs:  time.Now().UnixNano(),
-		Seed:         seed,
-		DiskUuid:     s.config.DiskUUID,
-		Authorities:  roots,
+		Identity:    &proto.Identity{Id: s.id, Hostname: api.Hostname(s.id), MachineId: s.config.DiskUUID},
+		Env:         cfg.Env,
+		Workdir:     cfg.Workdir,
+		User:        cfg.User,
+		WallClockNs: time.Now().UnixNano(),
+		Seed:        seed,
+		DiskUuid:    s.config.DiskUUID,
+		Authorities: roots,
+
+		AuthorizedKeys: cfg.AuthorizedKeys,
+
 		MaxProcesses: uint32(cfg.MaxProcesses),
 		OutputBytes:  uint32(mib(cfg.OutputMiB, api.DefaultOutputMiB)),
 		Network: &proto.Network{
@@ -318,11 +319,7 @@ func (b *booting) drop(ctx context.Context) {
 	b.machine, b.guest = nil, nil
 }
 
-// withConsole adds the end of the console to a failed boot's error.
+// withConsole adds the end of the console to a failed boot's error, and what it says of the kernel.
 func (s *supervisor) withConsole(err error) error {
-	lines := excerpt.LastLines(s.console.Tail(16<<10), consoleLines)
-	if lines == "" {
-		return errdefs.ClassOf(err).Errorf("%w; the console is empty", err).WithRemedy("smolvm logs --console %s", s.id)
-	}
-	return errdefs.ClassOf(err).Errorf("%w; the console's last lines:\n%s", err, lines).WithRemedy("smolvm logs --console %s", s.id)
+	return diagnose.Failed(err, s.id, s.console.Tail(16<<10))
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/store"
+	"github.com/smolvm/smolvm/internal/supervisor/diagnose"
 	"github.com/smolvm/smolvm/internal/sys/excerpt"
 	"github.com/smolvm/smolvm/internal/sys/fault"
-	"github.com/smolvm/smolvm/internal/sys/pidfd"
 )
 
 // defaultGrace is what a guest gets for its orderly end.
@@ -178,31 +178,24 @@ func (e *ending) outcome(exit engine.Exit, tail []byte) outcome {
 	case engine.ExitPoweroff:
 		return outcome{state: api.StateStopped, reason: "the guest powered off"}
 	case engine.ExitReboot:
-		if line, ok := panicLine(tail); ok { // panic=-1 resets the machine
+		if line, ok := diagnose.Panic(tail); ok { // panic=-1 resets the machine
 			return outcome{state: api.StateError, reason: "the guest's kernel panicked: " + line}
 		}
 		return outcome{state: api.StateStopped, reason: "the guest asked for a reboot, and was stopped"}
 	case engine.ExitPanic:
-		line, _ := panicLine(tail)
+		line, _ := diagnose.Panic(tail)
 		return outcome{state: api.StateError, reason: strings.TrimSuffix("the guest's kernel panicked: "+line, ": ")}
 	case engine.ExitStopped, engine.ExitKilled:
-		return outcome{state: api.StateError, reason: strings.TrimSpace("the monitor was killed " + signalText(exit))}
+		return outcome{state: api.StateError, reason: strings.TrimSuffix("the monitor was killed ("+exit.Signal+")", " ()")}
 	case engine.ExitFailed:
 	}
 	return outcome{state: api.StateError, reason: strings.TrimSuffix(fmt.Sprintf("the monitor failed with code %d: %s", exit.Code, excerpt.Printable(exit.Detail)), ": ")}
 }
 
-func signalText(exit engine.Exit) string {
-	if exit.Signal == "" {
-		return ""
-	}
-	return "(" + exit.Signal + ")"
-}
-
 // settle writes down how the VM is left, and deletes it where that is wanted.
 func (s *supervisor) settle(o outcome) error {
 	s.ports.Close() // the next VM may have them
-	if !o.delete && s.clientGone() {
+	if st := s.snapshot(); st.Abandoned() {
 		o.delete = true
 	}
 	s.mu.Lock()
@@ -215,7 +208,7 @@ func (s *supervisor) settle(o outcome) error {
 	now := time.Now().UTC()
 	err := s.saveLocked(func(st *store.State) {
 		st.State, st.Reason, st.StoppedAt = o.state, o.reason, &now
-		st.Supervisor, st.Engine = nil, nil
+		st.Supervisor, st.Engine, st.ExpiresAt = nil, nil, nil
 		if o.delete {
 			st.State = api.StateDeleting
 		}
@@ -230,19 +223,6 @@ func (s *supervisor) settle(o outcome) error {
 	}
 	close(s.gone)
 	return err
-}
-
-// clientGone reports whether nobody is left who would delete the VM.
-func (s *supervisor) clientGone() bool {
-	st := s.snapshot()
-	if st.Owner != api.OwnerClient {
-		return false
-	}
-	fd, err := pidfd.Open(st.Client.PID, st.Client.StartTicks)
-	if err == nil {
-		_ = fd.Close()
-	}
-	return err != nil
 }
 
 // running is the machine; nil when there is none.
@@ -301,15 +281,4 @@ func (s *supervisor) wake(ctx context.Context) error {
 		return p.Resume(ctx)
 	}
 	return nil
-}
-
-// panicLine finds what the kernel said when it panicked.
-func panicLine(console []byte) (string, bool) {
-	const mark = "Kernel panic - not syncing: "
-	at := strings.LastIndex(string(console), mark)
-	if at < 0 {
-		return "", false
-	}
-	line, _, _ := strings.Cut(string(console[at+len(mark):]), "\n")
-	return excerpt.LastLines([]byte(line), 1), true
 }

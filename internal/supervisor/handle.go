@@ -10,7 +10,6 @@ import (
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
 	"github.com/smolvm/smolvm/internal/sys/capfile"
-	"github.com/smolvm/smolvm/internal/sys/pidfd"
 )
 
 // handle says what the control socket answers.
@@ -18,6 +17,8 @@ func (s *supervisor) handle() {
 	s.relay.Register(s.server)
 	rpc.Handle(s.server, rpc.RouteStop, s.stop)
 	rpc.Handle(s.server, rpc.RouteOwner, s.setOwner)
+	rpc.Handle(s.server, rpc.RouteTTL, s.setTTL)
+	rpc.Handle(s.server, rpc.RouteEnv, s.setEnv)
 	rpc.Handle(s.server, rpc.RouteNetwork, s.setNetwork)
 	rpc.Handle(s.server, rpc.RoutePort, s.changePort)
 	for route, want := range map[string]bool{rpc.RoutePause: true, rpc.RouteUnpause: false} {
@@ -86,21 +87,14 @@ func (s *supervisor) stop(ctx context.Context, r rpc.StopRequest) (rpc.Nothing, 
 
 // setOwner changes who decides that the VM may go.
 func (s *supervisor) setOwner(ctx context.Context, r rpc.OwnerRequest) (rpc.Nothing, error) {
-	var client *store.Process
-	switch r.Owner {
-	case api.OwnerKeep:
-	case api.OwnerClient:
-		ticks, err := pidfd.StartTicks(r.Client)
-		if err != nil {
-			return rpc.Nothing{}, errdefs.Invalid.Errorf("owner: process %d: %w", r.Client, err)
-		}
-		client = &store.Process{PID: r.Client, StartTicks: ticks}
-	default:
-		return rpc.Nothing{}, errdefs.Invalid.Errorf("owner: %q is neither keep nor client", r.Owner)
-	}
-	if err := s.save(func(st *store.State) { st.Owner, st.Client = r.Owner, client }); err != nil {
+	rule, err := store.NewRule(api.OwnerRequest{Owner: r.Owner, ClientPID: r.Client, LeaseMs: r.LeaseMs})
+	if err != nil {
 		return rpc.Nothing{}, err
 	}
-	// The watch outlives the call.
-	return rpc.Nothing{}, s.watchOwner(context.WithoutCancel(ctx))
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	if err := s.save(func(st *store.State) { st.SetRule(rule) }); err != nil {
+		return rpc.Nothing{}, err
+	}
+	return rpc.Nothing{}, s.life.Follow(context.WithoutCancel(ctx), rule) // it outlives the call
 }

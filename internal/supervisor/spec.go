@@ -4,16 +4,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
+	"strings"
 
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/network/control"
 	"github.com/smolvm/smolvm/internal/store"
+	"github.com/smolvm/smolvm/internal/sys/bootargs"
 	"github.com/smolvm/smolvm/internal/sys/cgroup"
 	"github.com/smolvm/smolvm/internal/sys/launch"
 	"github.com/smolvm/smolvm/internal/sys/lock"
+	"github.com/smolvm/smolvm/internal/sys/plainfile"
 	"github.com/smolvm/smolvm/internal/sys/undo"
 )
 
@@ -29,8 +30,12 @@ const (
 // spec is the machine in plain facts; what belongs to one attempt only (accelerator, sockets) is left out.
 func (s *supervisor) spec() (engine.Spec, error) {
 	cfg, plan := s.config.Config, s.in.plan
+	args, err := bootargs.Clean(cfg.BootArgs)
+	if err != nil {
+		return engine.Spec{}, errdefs.Invalid.Errorf("boot args: %w", err)
+	}
 	spec := engine.Spec{
-		Name: s.id, CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB, Cmdline: kernelCmdline, Console: s.console,
+		Name: s.id, CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB, Cmdline: strings.TrimSpace(kernelCmdline + " " + args), Console: s.console,
 		Inherit: []*os.File{s.in.lock}, MaxFileBytes: int64(cfg.DiskMiB) << 20,
 	}
 	image := func(id string) func(*os.File) {
@@ -42,17 +47,25 @@ func (s *supervisor) spec() (engine.Spec, error) {
 	}
 	// The guest sees the drives in this order.
 	for _, f := range []struct {
-		path string
-		flag int
-		use  func(*os.File)
+		path  string
+		given bool // by the user
+		flag  int
+		use   func(*os.File)
 	}{
-		{plan.Kernel, os.O_RDONLY, func(f *os.File) { spec.Kernel = f }},
-		{plan.Initrd, os.O_RDONLY, func(f *os.File) { spec.Initrd = f }},
-		{plan.Image, os.O_RDONLY, image("image")},
-		{s.store.Path(s.id, store.DiskFile), os.O_RDWR, disk},
-		{plan.Modules, os.O_RDONLY, image("modules")},
+		{plan.Kernel, cfg.KernelPath != "", os.O_RDONLY, func(f *os.File) { spec.Kernel = f }},
+		{plan.Initrd, false, os.O_RDONLY, func(f *os.File) { spec.Initrd = f }},
+		{plan.Image, cfg.RootfsPath != "", os.O_RDONLY, image("image")},
+		{s.store.Path(s.id, store.DiskFile), false, os.O_RDWR, disk},
+		{plan.Modules, false, os.O_RDONLY, image("modules")},
 	} {
-		file, err := os.OpenFile(f.path, f.flag|unix.O_NOFOLLOW, 0)
+		if f.path == "" {
+			continue // a kernel that is not ours has no modules
+		}
+		open := plainfile.Own
+		if f.given {
+			open = plainfile.Open
+		}
+		file, err := open(f.path, f.flag)
 		if err != nil {
 			return spec, errdefs.Image.Errorf("open what the VM boots from: %w", err).WithRemedy("smolvm doctor")
 		}

@@ -3,7 +3,6 @@ package supervisor
 import (
 	"cmp"
 	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -17,6 +16,7 @@ import (
 	"github.com/smolvm/smolvm/internal/network/publish"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/supervisor/idle"
+	"github.com/smolvm/smolvm/internal/supervisor/lifespan"
 	"github.com/smolvm/smolvm/internal/supervisor/relay"
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
 	"github.com/smolvm/smolvm/internal/supervisor/uplink"
@@ -48,11 +48,11 @@ type supervisor struct {
 	relay   *relay.Relay
 	idle    *idle.Watch
 	ports   *publish.Set
-	ends    chan end           // what ends the VM; one at a time is looked at
-	gone    chan struct{}      // closed when the VM's end is settled
-	events  chan engine.Event  // from the engine's callback
-	owner   context.CancelFunc // ends the watch on the present owner
-	ownerMu sync.Mutex
+	ends    chan end          // what ends the VM; one at a time is looked at
+	gone    chan struct{}     // closed when the VM's end is settled
+	events  chan engine.Event // from the engine's callback
+	life    *lifespan.Watch
+	changes sync.Mutex // of the owner, the time to live, the environment
 	policy  policy
 	uplink  *uplink.Uplink      // from the start of the boot on
 	record  func(api.NetRecord) // the same
@@ -86,7 +86,7 @@ func newSupervisor(ctx context.Context, id string, d Deps, in *inherited, log *s
 	s.policy.now = rec.Policy()
 	s.server = rpc.NewServer(ctx, rpc.Hello{ID: id, Build: d.Version.Version}, log)
 	s.relay = relay.New(relay.Options{ID: id, Ready: s.ready, Ended: s.ended, Output: s.output, MainEnded: s.mainEnded})
-	s.idle = s.newIdleWatch()
+	s.idle, s.life = s.newIdleWatch(), s.newLifespan()
 	s.ports = s.newPorts()
 	s.server.OnCall(s.counted)
 	s.state.Supervisor = &store.Process{PID: os.Getpid(), StartTicks: ticks}
@@ -122,7 +122,8 @@ func (s *supervisor) run(ctx context.Context) error {
 	s.in.report(rpc.Report{Ready: true})
 	go s.trim(ctx)
 	s.ports.Serve(ctx)
-	s.limitLife(ctx)
+	s.setExpiry(ctx, s.config.Config.TTLMs)
+	s.idle.Arm(ctx)
 	go s.relay.KeepClock(ctx, s.log)
 	return s.live(ctx, why)
 }
@@ -167,7 +168,8 @@ func (s *supervisor) open(ctx context.Context) error {
 	}()
 	go s.watchSignals(ctx)
 	go s.keepEvents(ctx)
-	return s.watchOwner(ctx)
+	st := s.snapshot()
+	return s.life.Follow(ctx, st.Rule())
 }
 
 // watchSignals makes the usual signals an orderly end.
@@ -183,39 +185,6 @@ func (s *supervisor) watchSignals(ctx context.Context) {
 			go func() { _ = s.ask(ctx, end{reason: "the supervisor got " + sig.String(), grace: defaultGrace}) }()
 		}
 	}
-}
-
-// watchOwner ends and deletes the VM when its client's process is gone. A client that is gone already ends it at once.
-func (s *supervisor) watchOwner(ctx context.Context) error {
-	s.ownerMu.Lock()
-	defer s.ownerMu.Unlock()
-	if s.owner != nil {
-		s.owner()
-		s.owner = nil
-	}
-	st := s.snapshot()
-	if st.Owner != api.OwnerClient {
-		return nil
-	}
-	fd, err := pidfd.Open(st.Client.PID, st.Client.StartTicks)
-	if err != nil && !errors.Is(err, pidfd.ErrGone) {
-		return errdefs.Host.Errorf("watch the client: %w", err)
-	}
-	watch, cancel := context.WithCancel(ctx)
-	s.owner = cancel
-	go func() {
-		if fd != nil {
-			defer func() { _ = fd.Close() }()
-			if fd.Wait(watch) != nil {
-				return
-			}
-		}
-		if watch.Err() != nil { // both at once: he let go of the VM before he went
-			return
-		}
-		_ = s.ask(watch, end{reason: "its client is gone", kill: true, delete: true})
-	}()
-	return nil
 }
 
 // keepEvents writes down what the engine tells.

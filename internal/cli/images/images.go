@@ -26,6 +26,8 @@ type Store interface {
 	// Build makes an image, and the kernel that goes with it, unless they are there.
 	Build(ctx context.Context, b Build) (api.Image, error)
 	Remove(ctx context.Context, name string) error
+	// BuildSSH lays out the default image for logins with a key.
+	BuildSSH(ctx context.Context, r api.SSHImageRequest, progress api.ProgressFunc) (api.SSHImage, error)
 }
 
 // Build says which image to make.
@@ -65,7 +67,7 @@ func (e Env) Command() *cobra.Command {
 		SuggestionsMinimumDistance: 2,
 		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(e.build(), e.list(), e.inspect(), e.remove())
+	cmd.AddCommand(e.build(), e.sshKey(), e.list(), e.inspect(), e.remove())
 	return cmd
 }
 

@@ -1,6 +1,7 @@
 package show
 
 import (
+	"cmp"
 	"io"
 	"slices"
 	"strconv"
@@ -30,7 +31,7 @@ func VMs(w io.Writer, vms []api.Sandbox, now time.Time) error {
 	t := Table(w, columns...)
 	for _, vm := range vms {
 		row(
-			t, vm.ID, string(vm.State), vm.Config.Image, strconv.Itoa(vm.Config.CPUs),
+			t, vm.ID, string(vm.State), cmp.Or(vm.Config.Image, vm.Config.RootfsPath), strconv.Itoa(vm.Config.CPUs),
 			units.CustomSize("%.4g %s", float64(vm.Config.MemoryMiB), 1024, []string{"MiB", "GiB", "TiB"}),
 			Age(vm.CreatedAt, now), Ports(vm.Ports), vm.Reason,
 		)

@@ -2,14 +2,13 @@ package ssh
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/lifecycle"
+	"github.com/smolvm/smolvm/internal/sys/sshenv"
 )
 
 // Guest is the way into a running VM.
@@ -18,10 +17,7 @@ type Guest interface {
 	io.Closer
 }
 
-const (
-	maxOutput  = 2 << 20   // of a command of ours in the guest
-	maxSnippet = 100 << 10 // what the kernel takes as one variable
-)
+const maxOutput = 2 << 20 // of a command of ours in the guest
 
 // setup makes a guest ready: its host key, whom it lets in, and what sessions see. It is repeated by every connection, and prints
 // the host keys. RSA keys are not made: that takes a minute under emulation.
@@ -53,7 +49,7 @@ func prepare(ctx context.Context, g Guest, key string) (string, error) {
 		return "", err
 	}
 	return output(ctx, g, api.ExecRequest{Script: setup, User: "root", Cwd: "/", Env: map[string]string{
-		"SMOLVM_SSH_KEY": key, "SMOLVM_SSH_SNIPPET": snippet(env),
+		"SMOLVM_SSH_KEY": key, "SMOLVM_SSH_SNIPPET": sshenv.Snippet(strings.Split(env, "\x00")),
 	}})
 }
 
@@ -83,33 +79,4 @@ type capped struct {
 func (c *capped) Write(p []byte) (int, error) {
 	c.kept = append(c.kept, p[:min(len(p), c.limit-len(c.kept))]...)
 	return len(p), nil
-}
-
-// snippet is a part of sshd_config(5) that gives sessions the environment that commands have: env is what env -0 prints. A
-// value with a line end cannot be written there, and what a session knows better is left out.
-func snippet(env string) string {
-	var set strings.Builder
-	left := maxSnippet
-	entries := strings.Split(env, "\x00")
-	slices.Sort(entries)
-	for _, entry := range entries {
-		name, value, _ := strings.Cut(entry, "=")
-		switch name {
-		case "", "HOME", "USER", "LOGNAME", "SHELL", "PWD", "OLDPWD", "SHLVL", "TERM", "_":
-			continue
-		}
-		if strings.ContainsAny(entry, "\n\r") || strings.ContainsAny(name, "\"\\ \t#") {
-			continue
-		}
-		word := fmt.Sprintf(" \"%s=%s\"", name, strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value))
-		if left -= len(word); left < 0 {
-			break
-		}
-		set.WriteString(word)
-	}
-	text := "# Written by smolvm: the environment of the VM's commands."
-	if set.Len() > 0 {
-		text += "\nSetEnv" + set.String()
-	}
-	return text
 }

@@ -43,6 +43,8 @@ type Agent struct {
 	bufs files.Buffers
 	gate chan struct{} // of connections to ports
 
+	environ sync.Mutex // of changes of the environment
+
 	mu         sync.Mutex
 	runner     *command.Runner // nil until Configure
 	configured bool

@@ -28,6 +28,9 @@ func Main(ctx context.Context, build string) error {
 	if err := boot.Early(log); err != nil {
 		return fmt.Errorf("boot: %w", err)
 	}
+	if err := boot.CheckDrivers(log); err != nil {
+		boot.PowerOff() // a panic would push what was said out of sight
+	}
 	l, err := listen(ctx)
 	if err != nil {
 		return err

@@ -16,6 +16,12 @@ func (c *Client) Configure(ctx context.Context, req *proto.ConfigureRequest) (*p
 	return unary(ctx, c, "configure the guest", c.rpc.Configure, req)
 }
 
+// SetEnv replaces the environment that Configure gave, for commands and logins from then on.
+func (c *Client) SetEnv(ctx context.Context, env map[string]string) error {
+	_, err := unary(ctx, c, "set the guest's environment", c.rpc.SetEnvironment, &proto.SetEnvironmentRequest{Env: env})
+	return err
+}
+
 // Resumed tells a restored guest its new epoch and identity. On an error the machine must be killed.
 func (c *Client) Resumed(ctx context.Context, req *proto.ResumedRequest) error {
 	res, err := unary(ctx, c, "resume the guest", c.rpc.Resumed, req)

@@ -41,6 +41,8 @@ const (
 	AgentConfigureProcedure = "/smolvm.agent.v1.Agent/Configure"
 	// AgentResumedProcedure is the fully-qualified name of the Agent's Resumed RPC.
 	AgentResumedProcedure = "/smolvm.agent.v1.Agent/Resumed"
+	// AgentSetEnvironmentProcedure is the fully-qualified name of the Agent's SetEnvironment RPC.
+	AgentSetEnvironmentProcedure = "/smolvm.agent.v1.Agent/SetEnvironment"
 	// AgentPingProcedure is the fully-qualified name of the Agent's Ping RPC.
 	AgentPingProcedure = "/smolvm.agent.v1.Agent/Ping"
 	// AgentExecProcedure is the fully-qualified name of the Agent's Exec RPC.
@@ -86,6 +88,8 @@ type AgentClient interface {
 	// Resumed tells a restored guest its new epoch, time, randomness and identity. Nothing else is answered in a new epoch
 	// before it.
 	Resumed(context.Context, *connect.Request[ResumedRequest]) (*connect.Response[ResumedResponse], error)
+	// SetEnvironment replaces the environment of Configure, for commands and logins from then on.
+	SetEnvironment(context.Context, *connect.Request[SetEnvironmentRequest]) (*connect.Response[SetEnvironmentResponse], error)
 	Ping(context.Context, *connect.Request[PingRequest]) (*connect.Response[PingResponse], error)
 	// Exec runs a command. The first request carries start; the first response carries started, the last one exit.
 	// A stream that ends early kills the command when on_disconnect_kill is set.
@@ -145,6 +149,12 @@ func NewAgentClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			httpClient,
 			baseURL+AgentResumedProcedure,
 			connect.WithSchema(agentMethods.ByName("Resumed")),
+			connect.WithClientOptions(opts...),
+		),
+		setEnvironment: connect.NewClient[SetEnvironmentRequest, SetEnvironmentResponse](
+			httpClient,
+			baseURL+AgentSetEnvironmentProcedure,
+			connect.WithSchema(agentMethods.ByName("SetEnvironment")),
 			connect.WithClientOptions(opts...),
 		),
 		ping: connect.NewClient[PingRequest, PingResponse](
@@ -254,26 +264,27 @@ func NewAgentClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 
 // agentClient implements AgentClient.
 type agentClient struct {
-	hello     *connect.Client[HelloRequest, HelloResponse]
-	configure *connect.Client[ConfigureRequest, ConfigureResponse]
-	resumed   *connect.Client[ResumedRequest, ResumedResponse]
-	ping      *connect.Client[PingRequest, PingResponse]
-	exec      *connect.Client[ExecRequest, ExecResponse]
-	signal    *connect.Client[SignalRequest, SignalResponse]
-	resize    *connect.Client[ResizeRequest, ResizeResponse]
-	keep      *connect.Client[KeepRequest, KeepResponse]
-	processes *connect.Client[ProcessesRequest, ProcessesResponse]
-	attach    *connect.Client[AttachRequest, AttachResponse]
-	wait      *connect.Client[WaitRequest, WaitResponse]
-	stat      *connect.Client[StatRequest, StatResponse]
-	list      *connect.Client[ListRequest, ListResponse]
-	mkdir     *connect.Client[MkdirRequest, MkdirResponse]
-	remove    *connect.Client[RemoveRequest, RemoveResponse]
-	rename    *connect.Client[RenameRequest, RenameResponse]
-	chmod     *connect.Client[ChmodRequest, ChmodResponse]
-	sync      *connect.Client[SyncRequest, SyncResponse]
-	metrics   *connect.Client[MetricsRequest, MetricsResponse]
-	shutdown  *connect.Client[ShutdownRequest, ShutdownResponse]
+	hello          *connect.Client[HelloRequest, HelloResponse]
+	configure      *connect.Client[ConfigureRequest, ConfigureResponse]
+	resumed        *connect.Client[ResumedRequest, ResumedResponse]
+	setEnvironment *connect.Client[SetEnvironmentRequest, SetEnvironmentResponse]
+	ping           *connect.Client[PingRequest, PingResponse]
+	exec           *connect.Client[ExecRequest, ExecResponse]
+	signal         *connect.Client[SignalRequest, SignalResponse]
+	resize         *connect.Client[ResizeRequest, ResizeResponse]
+	keep           *connect.Client[KeepRequest, KeepResponse]
+	processes      *connect.Client[ProcessesRequest, ProcessesResponse]
+	attach         *connect.Client[AttachRequest, AttachResponse]
+	wait           *connect.Client[WaitRequest, WaitResponse]
+	stat           *connect.Client[StatRequest, StatResponse]
+	list           *connect.Client[ListRequest, ListResponse]
+	mkdir          *connect.Client[MkdirRequest, MkdirResponse]
+	remove         *connect.Client[RemoveRequest, RemoveResponse]
+	rename         *connect.Client[RenameRequest, RenameResponse]
+	chmod          *connect.Client[ChmodRequest, ChmodResponse]
+	sync           *connect.Client[SyncRequest, SyncResponse]
+	metrics        *connect.Client[MetricsRequest, MetricsResponse]
+	shutdown       *connect.Client[ShutdownRequest, ShutdownResponse]
 }
 
 // Hello calls smolvm.agent.v1.Agent.Hello.
@@ -289,6 +300,11 @@ func (c *agentClient) Configure(ctx context.Context, req *connect.Request[Config
 // Resumed calls smolvm.agent.v1.Agent.Resumed.
 func (c *agentClient) Resumed(ctx context.Context, req *connect.Request[ResumedRequest]) (*connect.Response[ResumedResponse], error) {
 	return c.resumed.CallUnary(ctx, req)
+}
+
+// SetEnvironment calls smolvm.agent.v1.Agent.SetEnvironment.
+func (c *agentClient) SetEnvironment(ctx context.Context, req *connect.Request[SetEnvironmentRequest]) (*connect.Response[SetEnvironmentResponse], error) {
+	return c.setEnvironment.CallUnary(ctx, req)
 }
 
 // Ping calls smolvm.agent.v1.Agent.Ping.
@@ -385,6 +401,8 @@ type AgentHandler interface {
 	// Resumed tells a restored guest its new epoch, time, randomness and identity. Nothing else is answered in a new epoch
 	// before it.
 	Resumed(context.Context, *connect.Request[ResumedRequest]) (*connect.Response[ResumedResponse], error)
+	// SetEnvironment replaces the environment of Configure, for commands and logins from then on.
+	SetEnvironment(context.Context, *connect.Request[SetEnvironmentRequest]) (*connect.Response[SetEnvironmentResponse], error)
 	Ping(context.Context, *connect.Request[PingRequest]) (*connect.Response[PingResponse], error)
 	// Exec runs a command. The first request carries start; the first response carries started, the last one exit.
 	// A stream that ends early kills the command when on_disconnect_kill is set.
@@ -440,6 +458,12 @@ func NewAgentHandler(svc AgentHandler, opts ...connect.HandlerOption) (string, h
 		AgentResumedProcedure,
 		svc.Resumed,
 		connect.WithSchema(agentMethods.ByName("Resumed")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentSetEnvironmentHandler := connect.NewUnaryHandler(
+		AgentSetEnvironmentProcedure,
+		svc.SetEnvironment,
+		connect.WithSchema(agentMethods.ByName("SetEnvironment")),
 		connect.WithHandlerOptions(opts...),
 	)
 	agentPingHandler := connect.NewUnaryHandler(
@@ -552,6 +576,8 @@ func NewAgentHandler(svc AgentHandler, opts ...connect.HandlerOption) (string, h
 			agentConfigureHandler.ServeHTTP(w, r)
 		case AgentResumedProcedure:
 			agentResumedHandler.ServeHTTP(w, r)
+		case AgentSetEnvironmentProcedure:
+			agentSetEnvironmentHandler.ServeHTTP(w, r)
 		case AgentPingProcedure:
 			agentPingHandler.ServeHTTP(w, r)
 		case AgentExecProcedure:
@@ -605,6 +631,10 @@ func (UnimplementedAgentHandler) Configure(context.Context, *connect.Request[Con
 
 func (UnimplementedAgentHandler) Resumed(context.Context, *connect.Request[ResumedRequest]) (*connect.Response[ResumedResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("smolvm.agent.v1.Agent.Resumed is not implemented"))
+}
+
+func (UnimplementedAgentHandler) SetEnvironment(context.Context, *connect.Request[SetEnvironmentRequest]) (*connect.Response[SetEnvironmentResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("smolvm.agent.v1.Agent.SetEnvironment is not implemented"))
 }
 
 func (UnimplementedAgentHandler) Ping(context.Context, *connect.Request[PingRequest]) (*connect.Response[PingResponse], error) {

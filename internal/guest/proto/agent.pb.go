@@ -676,6 +676,86 @@ func (x *ResumedResponse) GetEpoch() uint64 {
 	return 0
 }
 
+type SetEnvironmentRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Env           map[string]string      `protobuf:"bytes,1,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetEnvironmentRequest) Reset() {
+	*x = SetEnvironmentRequest{}
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetEnvironmentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetEnvironmentRequest) ProtoMessage() {}
+
+func (x *SetEnvironmentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetEnvironmentRequest.ProtoReflect.Descriptor instead.
+func (*SetEnvironmentRequest) Descriptor() ([]byte, []int) {
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SetEnvironmentRequest) GetEnv() map[string]string {
+	if x != nil {
+		return x.Env
+	}
+	return nil
+}
+
+type SetEnvironmentResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetEnvironmentResponse) Reset() {
+	*x = SetEnvironmentResponse{}
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetEnvironmentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetEnvironmentResponse) ProtoMessage() {}
+
+func (x *SetEnvironmentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetEnvironmentResponse.ProtoReflect.Descriptor instead.
+func (*SetEnvironmentResponse) Descriptor() ([]byte, []int) {
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{10}
+}
+
 type PingRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Payload       []byte                 `protobuf:"bytes,1,opt,name=payload,proto3" json:"payload,omitempty"`
@@ -685,7 +765,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[9]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +777,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[9]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +790,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{9}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PingRequest) GetPayload() []byte {
@@ -729,7 +809,7 @@ type PingResponse struct {
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[10]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +821,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[10]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +834,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{10}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PingResponse) GetPayload() []byte {
@@ -791,7 +871,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[11]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +883,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[11]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +896,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{11}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExecStart) GetArgv() []string {
@@ -935,7 +1015,7 @@ type Terminal struct {
 
 func (x *Terminal) Reset() {
 	*x = Terminal{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[12]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +1027,7 @@ func (x *Terminal) String() string {
 func (*Terminal) ProtoMessage() {}
 
 func (x *Terminal) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[12]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1040,7 @@ func (x *Terminal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Terminal.ProtoReflect.Descriptor instead.
 func (*Terminal) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{12}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Terminal) GetRows() uint32 {
@@ -1000,7 +1080,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[13]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1012,7 +1092,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[13]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1025,7 +1105,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{13}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExecRequest) GetKind() isExecRequest_Kind {
@@ -1123,7 +1203,7 @@ type ExecStarted struct {
 
 func (x *ExecStarted) Reset() {
 	*x = ExecStarted{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[14]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1215,7 @@ func (x *ExecStarted) String() string {
 func (*ExecStarted) ProtoMessage() {}
 
 func (x *ExecStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[14]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1228,7 @@ func (x *ExecStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStarted.ProtoReflect.Descriptor instead.
 func (*ExecStarted) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{14}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExecStarted) GetPid() int32 {
@@ -1172,7 +1252,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[15]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1184,7 +1264,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[15]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1197,7 +1277,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{15}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExecExit) GetExitCode() int32 {
@@ -1250,7 +1330,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[16]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1342,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[16]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1355,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{16}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExecResponse) GetKind() isExecResponse_Kind {
@@ -1362,7 +1442,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[17]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1454,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[17]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1467,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{17}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SignalRequest) GetExecId() string {
@@ -1419,7 +1499,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[18]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +1511,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[18]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +1524,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{18}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{20}
 }
 
 type ResizeRequest struct {
@@ -1458,7 +1538,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[19]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +1550,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[19]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +1563,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{19}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ResizeRequest) GetExecId() string {
@@ -1515,7 +1595,7 @@ type ResizeResponse struct {
 
 func (x *ResizeResponse) Reset() {
 	*x = ResizeResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[20]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +1607,7 @@ func (x *ResizeResponse) String() string {
 func (*ResizeResponse) ProtoMessage() {}
 
 func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[20]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +1620,7 @@ func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
 func (*ResizeResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{20}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{22}
 }
 
 type KeepRequest struct {
@@ -1552,7 +1632,7 @@ type KeepRequest struct {
 
 func (x *KeepRequest) Reset() {
 	*x = KeepRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[21]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1564,7 +1644,7 @@ func (x *KeepRequest) String() string {
 func (*KeepRequest) ProtoMessage() {}
 
 func (x *KeepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[21]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +1657,7 @@ func (x *KeepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepRequest.ProtoReflect.Descriptor instead.
 func (*KeepRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{21}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *KeepRequest) GetExecId() string {
@@ -1595,7 +1675,7 @@ type KeepResponse struct {
 
 func (x *KeepResponse) Reset() {
 	*x = KeepResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[22]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1607,7 +1687,7 @@ func (x *KeepResponse) String() string {
 func (*KeepResponse) ProtoMessage() {}
 
 func (x *KeepResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[22]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1620,7 +1700,7 @@ func (x *KeepResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepResponse.ProtoReflect.Descriptor instead.
 func (*KeepResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{22}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{24}
 }
 
 // Process is a command that Exec started.
@@ -1646,7 +1726,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[23]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1658,7 +1738,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[23]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1671,7 +1751,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{23}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Process) GetExecId() string {
@@ -1786,7 +1866,7 @@ type ProcessesRequest struct {
 
 func (x *ProcessesRequest) Reset() {
 	*x = ProcessesRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[24]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +1878,7 @@ func (x *ProcessesRequest) String() string {
 func (*ProcessesRequest) ProtoMessage() {}
 
 func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[24]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,7 +1891,7 @@ func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesRequest.ProtoReflect.Descriptor instead.
 func (*ProcessesRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{24}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ProcessesRequest) GetAfter() uint64 {
@@ -1852,7 +1932,7 @@ type ProcessesResponse struct {
 
 func (x *ProcessesResponse) Reset() {
 	*x = ProcessesResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[25]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1864,7 +1944,7 @@ func (x *ProcessesResponse) String() string {
 func (*ProcessesResponse) ProtoMessage() {}
 
 func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[25]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1877,7 +1957,7 @@ func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesResponse.ProtoReflect.Descriptor instead.
 func (*ProcessesResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{25}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ProcessesResponse) GetProcesses() []*Process {
@@ -1906,7 +1986,7 @@ type AttachStart struct {
 
 func (x *AttachStart) Reset() {
 	*x = AttachStart{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[26]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +1998,7 @@ func (x *AttachStart) String() string {
 func (*AttachStart) ProtoMessage() {}
 
 func (x *AttachStart) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[26]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2011,7 @@ func (x *AttachStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachStart.ProtoReflect.Descriptor instead.
 func (*AttachStart) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{26}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AttachStart) GetExecId() string {
@@ -1976,7 +2056,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[27]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1988,7 +2068,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[27]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2001,7 +2081,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{27}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AttachRequest) GetKind() isAttachRequest_Kind {
@@ -2076,7 +2156,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[28]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2088,7 +2168,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[28]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2101,7 +2181,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{28}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AttachResponse) GetKind() isAttachResponse_Kind {
@@ -2199,7 +2279,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[29]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2211,7 +2291,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[29]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2224,7 +2304,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{29}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WaitRequest) GetExecId() string {
@@ -2243,7 +2323,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[30]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2255,7 +2335,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[30]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2268,7 +2348,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{30}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *WaitResponse) GetExit() *ExecExit {
@@ -2294,7 +2374,7 @@ type FileInfo struct {
 
 func (x *FileInfo) Reset() {
 	*x = FileInfo{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[31]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2306,7 +2386,7 @@ func (x *FileInfo) String() string {
 func (*FileInfo) ProtoMessage() {}
 
 func (x *FileInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[31]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2319,7 +2399,7 @@ func (x *FileInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileInfo.ProtoReflect.Descriptor instead.
 func (*FileInfo) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{31}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *FileInfo) GetName() string {
@@ -2388,7 +2468,7 @@ type StatRequest struct {
 
 func (x *StatRequest) Reset() {
 	*x = StatRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[32]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2400,7 +2480,7 @@ func (x *StatRequest) String() string {
 func (*StatRequest) ProtoMessage() {}
 
 func (x *StatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[32]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2413,7 +2493,7 @@ func (x *StatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatRequest.ProtoReflect.Descriptor instead.
 func (*StatRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{32}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *StatRequest) GetPath() string {
@@ -2439,7 +2519,7 @@ type StatResponse struct {
 
 func (x *StatResponse) Reset() {
 	*x = StatResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[33]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2451,7 +2531,7 @@ func (x *StatResponse) String() string {
 func (*StatResponse) ProtoMessage() {}
 
 func (x *StatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[33]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2464,7 +2544,7 @@ func (x *StatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatResponse.ProtoReflect.Descriptor instead.
 func (*StatResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{33}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StatResponse) GetInfo() *FileInfo {
@@ -2485,7 +2565,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[34]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2497,7 +2577,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[34]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2510,7 +2590,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{34}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListRequest) GetPath() string {
@@ -2544,7 +2624,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[35]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2556,7 +2636,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[35]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2569,7 +2649,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{35}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListResponse) GetEntries() []*FileInfo {
@@ -2597,7 +2677,7 @@ type MkdirRequest struct {
 
 func (x *MkdirRequest) Reset() {
 	*x = MkdirRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[36]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2609,7 +2689,7 @@ func (x *MkdirRequest) String() string {
 func (*MkdirRequest) ProtoMessage() {}
 
 func (x *MkdirRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[36]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2622,7 +2702,7 @@ func (x *MkdirRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MkdirRequest.ProtoReflect.Descriptor instead.
 func (*MkdirRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{36}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *MkdirRequest) GetPath() string {
@@ -2654,7 +2734,7 @@ type MkdirResponse struct {
 
 func (x *MkdirResponse) Reset() {
 	*x = MkdirResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[37]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2666,7 +2746,7 @@ func (x *MkdirResponse) String() string {
 func (*MkdirResponse) ProtoMessage() {}
 
 func (x *MkdirResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[37]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2679,7 +2759,7 @@ func (x *MkdirResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MkdirResponse.ProtoReflect.Descriptor instead.
 func (*MkdirResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{37}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{39}
 }
 
 type RemoveRequest struct {
@@ -2692,7 +2772,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[38]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2704,7 +2784,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[38]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2717,7 +2797,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{38}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RemoveRequest) GetPath() string {
@@ -2742,7 +2822,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[39]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2754,7 +2834,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[39]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2767,7 +2847,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{39}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{41}
 }
 
 type RenameRequest struct {
@@ -2780,7 +2860,7 @@ type RenameRequest struct {
 
 func (x *RenameRequest) Reset() {
 	*x = RenameRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[40]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2792,7 +2872,7 @@ func (x *RenameRequest) String() string {
 func (*RenameRequest) ProtoMessage() {}
 
 func (x *RenameRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[40]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2805,7 +2885,7 @@ func (x *RenameRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameRequest.ProtoReflect.Descriptor instead.
 func (*RenameRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{40}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RenameRequest) GetFrom() string {
@@ -2830,7 +2910,7 @@ type RenameResponse struct {
 
 func (x *RenameResponse) Reset() {
 	*x = RenameResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[41]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2842,7 +2922,7 @@ func (x *RenameResponse) String() string {
 func (*RenameResponse) ProtoMessage() {}
 
 func (x *RenameResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[41]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2855,7 +2935,7 @@ func (x *RenameResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameResponse.ProtoReflect.Descriptor instead.
 func (*RenameResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{41}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{43}
 }
 
 type ChmodRequest struct {
@@ -2868,7 +2948,7 @@ type ChmodRequest struct {
 
 func (x *ChmodRequest) Reset() {
 	*x = ChmodRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[42]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2880,7 +2960,7 @@ func (x *ChmodRequest) String() string {
 func (*ChmodRequest) ProtoMessage() {}
 
 func (x *ChmodRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[42]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2893,7 +2973,7 @@ func (x *ChmodRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChmodRequest.ProtoReflect.Descriptor instead.
 func (*ChmodRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{42}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ChmodRequest) GetPath() string {
@@ -2918,7 +2998,7 @@ type ChmodResponse struct {
 
 func (x *ChmodResponse) Reset() {
 	*x = ChmodResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[43]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2930,7 +3010,7 @@ func (x *ChmodResponse) String() string {
 func (*ChmodResponse) ProtoMessage() {}
 
 func (x *ChmodResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[43]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2943,7 +3023,7 @@ func (x *ChmodResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChmodResponse.ProtoReflect.Descriptor instead.
 func (*ChmodResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{43}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{45}
 }
 
 type SyncRequest struct {
@@ -2954,7 +3034,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[44]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2966,7 +3046,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[44]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2979,7 +3059,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{44}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{46}
 }
 
 type SyncResponse struct {
@@ -2990,7 +3070,7 @@ type SyncResponse struct {
 
 func (x *SyncResponse) Reset() {
 	*x = SyncResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[45]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3002,7 +3082,7 @@ func (x *SyncResponse) String() string {
 func (*SyncResponse) ProtoMessage() {}
 
 func (x *SyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[45]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3015,7 +3095,7 @@ func (x *SyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResponse.ProtoReflect.Descriptor instead.
 func (*SyncResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{45}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{47}
 }
 
 type MetricsRequest struct {
@@ -3026,7 +3106,7 @@ type MetricsRequest struct {
 
 func (x *MetricsRequest) Reset() {
 	*x = MetricsRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[46]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3038,7 +3118,7 @@ func (x *MetricsRequest) String() string {
 func (*MetricsRequest) ProtoMessage() {}
 
 func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[46]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3051,7 +3131,7 @@ func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsRequest.ProtoReflect.Descriptor instead.
 func (*MetricsRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{46}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{48}
 }
 
 type MetricsResponse struct {
@@ -3073,7 +3153,7 @@ type MetricsResponse struct {
 
 func (x *MetricsResponse) Reset() {
 	*x = MetricsResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[47]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3085,7 +3165,7 @@ func (x *MetricsResponse) String() string {
 func (*MetricsResponse) ProtoMessage() {}
 
 func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[47]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3098,7 +3178,7 @@ func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsResponse.ProtoReflect.Descriptor instead.
 func (*MetricsResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{47}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *MetricsResponse) GetUptimeMs() int64 {
@@ -3187,7 +3267,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[48]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3199,7 +3279,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[48]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3212,7 +3292,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{48}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ShutdownRequest) GetGraceMs() int64 {
@@ -3230,7 +3310,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[49]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3242,7 +3322,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_internal_guest_proto_agent_proto_msgTypes[49]
+	mi := &file_internal_guest_proto_agent_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3255,7 +3335,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{49}
+	return file_internal_guest_proto_agent_proto_rawDescGZIP(), []int{51}
 }
 
 var File_internal_guest_proto_agent_proto protoreflect.FileDescriptor
@@ -3319,7 +3399,13 @@ const file_internal_guest_proto_agent_proto_rawDesc = "" +
 	"\bidentity\x18\x04 \x01(\v2\x19.smolvm.agent.v1.IdentityR\bidentity\x122\n" +
 	"\anetwork\x18\x05 \x01(\v2\x18.smolvm.agent.v1.NetworkR\anetwork\"'\n" +
 	"\x0fResumedResponse\x12\x14\n" +
-	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"'\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"\x92\x01\n" +
+	"\x15SetEnvironmentRequest\x12A\n" +
+	"\x03env\x18\x01 \x03(\v2/.smolvm.agent.v1.SetEnvironmentRequest.EnvEntryR\x03env\x1a6\n" +
+	"\bEnvEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x18\n" +
+	"\x16SetEnvironmentResponse\"'\n" +
 	"\vPingRequest\x12\x18\n" +
 	"\apayload\x18\x01 \x01(\fR\apayload\"(\n" +
 	"\fPingResponse\x12\x18\n" +
@@ -3488,11 +3574,12 @@ const file_internal_guest_proto_agent_proto_rawDesc = "" +
 	"\fnetwork_sent\x18\v \x01(\x04R\vnetworkSent\",\n" +
 	"\x0fShutdownRequest\x12\x19\n" +
 	"\bgrace_ms\x18\x01 \x01(\x03R\agraceMs\"\x12\n" +
-	"\x10ShutdownResponse2\xd6\v\n" +
+	"\x10ShutdownResponse2\xb9\f\n" +
 	"\x05Agent\x12F\n" +
 	"\x05Hello\x12\x1d.smolvm.agent.v1.HelloRequest\x1a\x1e.smolvm.agent.v1.HelloResponse\x12R\n" +
 	"\tConfigure\x12!.smolvm.agent.v1.ConfigureRequest\x1a\".smolvm.agent.v1.ConfigureResponse\x12L\n" +
-	"\aResumed\x12\x1f.smolvm.agent.v1.ResumedRequest\x1a .smolvm.agent.v1.ResumedResponse\x12C\n" +
+	"\aResumed\x12\x1f.smolvm.agent.v1.ResumedRequest\x1a .smolvm.agent.v1.ResumedResponse\x12a\n" +
+	"\x0eSetEnvironment\x12&.smolvm.agent.v1.SetEnvironmentRequest\x1a'.smolvm.agent.v1.SetEnvironmentResponse\x12C\n" +
 	"\x04Ping\x12\x1c.smolvm.agent.v1.PingRequest\x1a\x1d.smolvm.agent.v1.PingResponse\x12G\n" +
 	"\x04Exec\x12\x1c.smolvm.agent.v1.ExecRequest\x1a\x1d.smolvm.agent.v1.ExecResponse(\x010\x01\x12I\n" +
 	"\x06Signal\x12\x1e.smolvm.agent.v1.SignalRequest\x1a\x1f.smolvm.agent.v1.SignalResponse\x12I\n" +
@@ -3523,126 +3610,132 @@ func file_internal_guest_proto_agent_proto_rawDescGZIP() []byte {
 	return file_internal_guest_proto_agent_proto_rawDescData
 }
 
-var file_internal_guest_proto_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_internal_guest_proto_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_internal_guest_proto_agent_proto_goTypes = []any{
-	(*HelloRequest)(nil),      // 0: smolvm.agent.v1.HelloRequest
-	(*HelloResponse)(nil),     // 1: smolvm.agent.v1.HelloResponse
-	(*Identity)(nil),          // 2: smolvm.agent.v1.Identity
-	(*ConfigureRequest)(nil),  // 3: smolvm.agent.v1.ConfigureRequest
-	(*Authority)(nil),         // 4: smolvm.agent.v1.Authority
-	(*Network)(nil),           // 5: smolvm.agent.v1.Network
-	(*ConfigureResponse)(nil), // 6: smolvm.agent.v1.ConfigureResponse
-	(*ResumedRequest)(nil),    // 7: smolvm.agent.v1.ResumedRequest
-	(*ResumedResponse)(nil),   // 8: smolvm.agent.v1.ResumedResponse
-	(*PingRequest)(nil),       // 9: smolvm.agent.v1.PingRequest
-	(*PingResponse)(nil),      // 10: smolvm.agent.v1.PingResponse
-	(*ExecStart)(nil),         // 11: smolvm.agent.v1.ExecStart
-	(*Terminal)(nil),          // 12: smolvm.agent.v1.Terminal
-	(*ExecRequest)(nil),       // 13: smolvm.agent.v1.ExecRequest
-	(*ExecStarted)(nil),       // 14: smolvm.agent.v1.ExecStarted
-	(*ExecExit)(nil),          // 15: smolvm.agent.v1.ExecExit
-	(*ExecResponse)(nil),      // 16: smolvm.agent.v1.ExecResponse
-	(*SignalRequest)(nil),     // 17: smolvm.agent.v1.SignalRequest
-	(*SignalResponse)(nil),    // 18: smolvm.agent.v1.SignalResponse
-	(*ResizeRequest)(nil),     // 19: smolvm.agent.v1.ResizeRequest
-	(*ResizeResponse)(nil),    // 20: smolvm.agent.v1.ResizeResponse
-	(*KeepRequest)(nil),       // 21: smolvm.agent.v1.KeepRequest
-	(*KeepResponse)(nil),      // 22: smolvm.agent.v1.KeepResponse
-	(*Process)(nil),           // 23: smolvm.agent.v1.Process
-	(*ProcessesRequest)(nil),  // 24: smolvm.agent.v1.ProcessesRequest
-	(*ProcessesResponse)(nil), // 25: smolvm.agent.v1.ProcessesResponse
-	(*AttachStart)(nil),       // 26: smolvm.agent.v1.AttachStart
-	(*AttachRequest)(nil),     // 27: smolvm.agent.v1.AttachRequest
-	(*AttachResponse)(nil),    // 28: smolvm.agent.v1.AttachResponse
-	(*WaitRequest)(nil),       // 29: smolvm.agent.v1.WaitRequest
-	(*WaitResponse)(nil),      // 30: smolvm.agent.v1.WaitResponse
-	(*FileInfo)(nil),          // 31: smolvm.agent.v1.FileInfo
-	(*StatRequest)(nil),       // 32: smolvm.agent.v1.StatRequest
-	(*StatResponse)(nil),      // 33: smolvm.agent.v1.StatResponse
-	(*ListRequest)(nil),       // 34: smolvm.agent.v1.ListRequest
-	(*ListResponse)(nil),      // 35: smolvm.agent.v1.ListResponse
-	(*MkdirRequest)(nil),      // 36: smolvm.agent.v1.MkdirRequest
-	(*MkdirResponse)(nil),     // 37: smolvm.agent.v1.MkdirResponse
-	(*RemoveRequest)(nil),     // 38: smolvm.agent.v1.RemoveRequest
-	(*RemoveResponse)(nil),    // 39: smolvm.agent.v1.RemoveResponse
-	(*RenameRequest)(nil),     // 40: smolvm.agent.v1.RenameRequest
-	(*RenameResponse)(nil),    // 41: smolvm.agent.v1.RenameResponse
-	(*ChmodRequest)(nil),      // 42: smolvm.agent.v1.ChmodRequest
-	(*ChmodResponse)(nil),     // 43: smolvm.agent.v1.ChmodResponse
-	(*SyncRequest)(nil),       // 44: smolvm.agent.v1.SyncRequest
-	(*SyncResponse)(nil),      // 45: smolvm.agent.v1.SyncResponse
-	(*MetricsRequest)(nil),    // 46: smolvm.agent.v1.MetricsRequest
-	(*MetricsResponse)(nil),   // 47: smolvm.agent.v1.MetricsResponse
-	(*ShutdownRequest)(nil),   // 48: smolvm.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),  // 49: smolvm.agent.v1.ShutdownResponse
-	nil,                       // 50: smolvm.agent.v1.ConfigureRequest.EnvEntry
-	nil,                       // 51: smolvm.agent.v1.ExecStart.EnvEntry
+	(*HelloRequest)(nil),           // 0: smolvm.agent.v1.HelloRequest
+	(*HelloResponse)(nil),          // 1: smolvm.agent.v1.HelloResponse
+	(*Identity)(nil),               // 2: smolvm.agent.v1.Identity
+	(*ConfigureRequest)(nil),       // 3: smolvm.agent.v1.ConfigureRequest
+	(*Authority)(nil),              // 4: smolvm.agent.v1.Authority
+	(*Network)(nil),                // 5: smolvm.agent.v1.Network
+	(*ConfigureResponse)(nil),      // 6: smolvm.agent.v1.ConfigureResponse
+	(*ResumedRequest)(nil),         // 7: smolvm.agent.v1.ResumedRequest
+	(*ResumedResponse)(nil),        // 8: smolvm.agent.v1.ResumedResponse
+	(*SetEnvironmentRequest)(nil),  // 9: smolvm.agent.v1.SetEnvironmentRequest
+	(*SetEnvironmentResponse)(nil), // 10: smolvm.agent.v1.SetEnvironmentResponse
+	(*PingRequest)(nil),            // 11: smolvm.agent.v1.PingRequest
+	(*PingResponse)(nil),           // 12: smolvm.agent.v1.PingResponse
+	(*ExecStart)(nil),              // 13: smolvm.agent.v1.ExecStart
+	(*Terminal)(nil),               // 14: smolvm.agent.v1.Terminal
+	(*ExecRequest)(nil),            // 15: smolvm.agent.v1.ExecRequest
+	(*ExecStarted)(nil),            // 16: smolvm.agent.v1.ExecStarted
+	(*ExecExit)(nil),               // 17: smolvm.agent.v1.ExecExit
+	(*ExecResponse)(nil),           // 18: smolvm.agent.v1.ExecResponse
+	(*SignalRequest)(nil),          // 19: smolvm.agent.v1.SignalRequest
+	(*SignalResponse)(nil),         // 20: smolvm.agent.v1.SignalResponse
+	(*ResizeRequest)(nil),          // 21: smolvm.agent.v1.ResizeRequest
+	(*ResizeResponse)(nil),         // 22: smolvm.agent.v1.ResizeResponse
+	(*KeepRequest)(nil),            // 23: smolvm.agent.v1.KeepRequest
+	(*KeepResponse)(nil),           // 24: smolvm.agent.v1.KeepResponse
+	(*Process)(nil),                // 25: smolvm.agent.v1.Process
+	(*ProcessesRequest)(nil),       // 26: smolvm.agent.v1.ProcessesRequest
+	(*ProcessesResponse)(nil),      // 27: smolvm.agent.v1.ProcessesResponse
+	(*AttachStart)(nil),            // 28: smolvm.agent.v1.AttachStart
+	(*AttachRequest)(nil),          // 29: smolvm.agent.v1.AttachRequest
+	(*AttachResponse)(nil),         // 30: smolvm.agent.v1.AttachResponse
+	(*WaitRequest)(nil),            // 31: smolvm.agent.v1.WaitRequest
+	(*WaitResponse)(nil),           // 32: smolvm.agent.v1.WaitResponse
+	(*FileInfo)(nil),               // 33: smolvm.agent.v1.FileInfo
+	(*StatRequest)(nil),            // 34: smolvm.agent.v1.StatRequest
+	(*StatResponse)(nil),           // 35: smolvm.agent.v1.StatResponse
+	(*ListRequest)(nil),            // 36: smolvm.agent.v1.ListRequest
+	(*ListResponse)(nil),           // 37: smolvm.agent.v1.ListResponse
+	(*MkdirRequest)(nil),           // 38: smolvm.agent.v1.MkdirRequest
+	(*MkdirResponse)(nil),          // 39: smolvm.agent.v1.MkdirResponse
+	(*RemoveRequest)(nil),          // 40: smolvm.agent.v1.RemoveRequest
+	(*RemoveResponse)(nil),         // 41: smolvm.agent.v1.RemoveResponse
+	(*RenameRequest)(nil),          // 42: smolvm.agent.v1.RenameRequest
+	(*RenameResponse)(nil),         // 43: smolvm.agent.v1.RenameResponse
+	(*ChmodRequest)(nil),           // 44: smolvm.agent.v1.ChmodRequest
+	(*ChmodResponse)(nil),          // 45: smolvm.agent.v1.ChmodResponse
+	(*SyncRequest)(nil),            // 46: smolvm.agent.v1.SyncRequest
+	(*SyncResponse)(nil),           // 47: smolvm.agent.v1.SyncResponse
+	(*MetricsRequest)(nil),         // 48: smolvm.agent.v1.MetricsRequest
+	(*MetricsResponse)(nil),        // 49: smolvm.agent.v1.MetricsResponse
+	(*ShutdownRequest)(nil),        // 50: smolvm.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),       // 51: smolvm.agent.v1.ShutdownResponse
+	nil,                            // 52: smolvm.agent.v1.ConfigureRequest.EnvEntry
+	nil,                            // 53: smolvm.agent.v1.SetEnvironmentRequest.EnvEntry
+	nil,                            // 54: smolvm.agent.v1.ExecStart.EnvEntry
 }
 var file_internal_guest_proto_agent_proto_depIdxs = []int32{
 	2,  // 0: smolvm.agent.v1.ConfigureRequest.identity:type_name -> smolvm.agent.v1.Identity
-	50, // 1: smolvm.agent.v1.ConfigureRequest.env:type_name -> smolvm.agent.v1.ConfigureRequest.EnvEntry
+	52, // 1: smolvm.agent.v1.ConfigureRequest.env:type_name -> smolvm.agent.v1.ConfigureRequest.EnvEntry
 	5,  // 2: smolvm.agent.v1.ConfigureRequest.network:type_name -> smolvm.agent.v1.Network
 	4,  // 3: smolvm.agent.v1.ConfigureRequest.authorities:type_name -> smolvm.agent.v1.Authority
 	2,  // 4: smolvm.agent.v1.ResumedRequest.identity:type_name -> smolvm.agent.v1.Identity
 	5,  // 5: smolvm.agent.v1.ResumedRequest.network:type_name -> smolvm.agent.v1.Network
-	51, // 6: smolvm.agent.v1.ExecStart.env:type_name -> smolvm.agent.v1.ExecStart.EnvEntry
-	12, // 7: smolvm.agent.v1.ExecStart.terminal:type_name -> smolvm.agent.v1.Terminal
-	11, // 8: smolvm.agent.v1.ExecRequest.start:type_name -> smolvm.agent.v1.ExecStart
-	14, // 9: smolvm.agent.v1.ExecResponse.started:type_name -> smolvm.agent.v1.ExecStarted
-	15, // 10: smolvm.agent.v1.ExecResponse.exit:type_name -> smolvm.agent.v1.ExecExit
-	15, // 11: smolvm.agent.v1.Process.exit:type_name -> smolvm.agent.v1.ExecExit
-	23, // 12: smolvm.agent.v1.ProcessesResponse.processes:type_name -> smolvm.agent.v1.Process
-	26, // 13: smolvm.agent.v1.AttachRequest.start:type_name -> smolvm.agent.v1.AttachStart
-	23, // 14: smolvm.agent.v1.AttachResponse.begin:type_name -> smolvm.agent.v1.Process
-	15, // 15: smolvm.agent.v1.AttachResponse.exit:type_name -> smolvm.agent.v1.ExecExit
-	15, // 16: smolvm.agent.v1.WaitResponse.exit:type_name -> smolvm.agent.v1.ExecExit
-	31, // 17: smolvm.agent.v1.StatResponse.info:type_name -> smolvm.agent.v1.FileInfo
-	31, // 18: smolvm.agent.v1.ListResponse.entries:type_name -> smolvm.agent.v1.FileInfo
-	0,  // 19: smolvm.agent.v1.Agent.Hello:input_type -> smolvm.agent.v1.HelloRequest
-	3,  // 20: smolvm.agent.v1.Agent.Configure:input_type -> smolvm.agent.v1.ConfigureRequest
-	7,  // 21: smolvm.agent.v1.Agent.Resumed:input_type -> smolvm.agent.v1.ResumedRequest
-	9,  // 22: smolvm.agent.v1.Agent.Ping:input_type -> smolvm.agent.v1.PingRequest
-	13, // 23: smolvm.agent.v1.Agent.Exec:input_type -> smolvm.agent.v1.ExecRequest
-	17, // 24: smolvm.agent.v1.Agent.Signal:input_type -> smolvm.agent.v1.SignalRequest
-	19, // 25: smolvm.agent.v1.Agent.Resize:input_type -> smolvm.agent.v1.ResizeRequest
-	21, // 26: smolvm.agent.v1.Agent.Keep:input_type -> smolvm.agent.v1.KeepRequest
-	24, // 27: smolvm.agent.v1.Agent.Processes:input_type -> smolvm.agent.v1.ProcessesRequest
-	27, // 28: smolvm.agent.v1.Agent.Attach:input_type -> smolvm.agent.v1.AttachRequest
-	29, // 29: smolvm.agent.v1.Agent.Wait:input_type -> smolvm.agent.v1.WaitRequest
-	32, // 30: smolvm.agent.v1.Agent.Stat:input_type -> smolvm.agent.v1.StatRequest
-	34, // 31: smolvm.agent.v1.Agent.List:input_type -> smolvm.agent.v1.ListRequest
-	36, // 32: smolvm.agent.v1.Agent.Mkdir:input_type -> smolvm.agent.v1.MkdirRequest
-	38, // 33: smolvm.agent.v1.Agent.Remove:input_type -> smolvm.agent.v1.RemoveRequest
-	40, // 34: smolvm.agent.v1.Agent.Rename:input_type -> smolvm.agent.v1.RenameRequest
-	42, // 35: smolvm.agent.v1.Agent.Chmod:input_type -> smolvm.agent.v1.ChmodRequest
-	44, // 36: smolvm.agent.v1.Agent.Sync:input_type -> smolvm.agent.v1.SyncRequest
-	46, // 37: smolvm.agent.v1.Agent.Metrics:input_type -> smolvm.agent.v1.MetricsRequest
-	48, // 38: smolvm.agent.v1.Agent.Shutdown:input_type -> smolvm.agent.v1.ShutdownRequest
-	1,  // 39: smolvm.agent.v1.Agent.Hello:output_type -> smolvm.agent.v1.HelloResponse
-	6,  // 40: smolvm.agent.v1.Agent.Configure:output_type -> smolvm.agent.v1.ConfigureResponse
-	8,  // 41: smolvm.agent.v1.Agent.Resumed:output_type -> smolvm.agent.v1.ResumedResponse
-	10, // 42: smolvm.agent.v1.Agent.Ping:output_type -> smolvm.agent.v1.PingResponse
-	16, // 43: smolvm.agent.v1.Agent.Exec:output_type -> smolvm.agent.v1.ExecResponse
-	18, // 44: smolvm.agent.v1.Agent.Signal:output_type -> smolvm.agent.v1.SignalResponse
-	20, // 45: smolvm.agent.v1.Agent.Resize:output_type -> smolvm.agent.v1.ResizeResponse
-	22, // 46: smolvm.agent.v1.Agent.Keep:output_type -> smolvm.agent.v1.KeepResponse
-	25, // 47: smolvm.agent.v1.Agent.Processes:output_type -> smolvm.agent.v1.ProcessesResponse
-	28, // 48: smolvm.agent.v1.Agent.Attach:output_type -> smolvm.agent.v1.AttachResponse
-	30, // 49: smolvm.agent.v1.Agent.Wait:output_type -> smolvm.agent.v1.WaitResponse
-	33, // 50: smolvm.agent.v1.Agent.Stat:output_type -> smolvm.agent.v1.StatResponse
-	35, // 51: smolvm.agent.v1.Agent.List:output_type -> smolvm.agent.v1.ListResponse
-	37, // 52: smolvm.agent.v1.Agent.Mkdir:output_type -> smolvm.agent.v1.MkdirResponse
-	39, // 53: smolvm.agent.v1.Agent.Remove:output_type -> smolvm.agent.v1.RemoveResponse
-	41, // 54: smolvm.agent.v1.Agent.Rename:output_type -> smolvm.agent.v1.RenameResponse
-	43, // 55: smolvm.agent.v1.Agent.Chmod:output_type -> smolvm.agent.v1.ChmodResponse
-	45, // 56: smolvm.agent.v1.Agent.Sync:output_type -> smolvm.agent.v1.SyncResponse
-	47, // 57: smolvm.agent.v1.Agent.Metrics:output_type -> smolvm.agent.v1.MetricsResponse
-	49, // 58: smolvm.agent.v1.Agent.Shutdown:output_type -> smolvm.agent.v1.ShutdownResponse
-	39, // [39:59] is the sub-list for method output_type
-	19, // [19:39] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	53, // 6: smolvm.agent.v1.SetEnvironmentRequest.env:type_name -> smolvm.agent.v1.SetEnvironmentRequest.EnvEntry
+	54, // 7: smolvm.agent.v1.ExecStart.env:type_name -> smolvm.agent.v1.ExecStart.EnvEntry
+	14, // 8: smolvm.agent.v1.ExecStart.terminal:type_name -> smolvm.agent.v1.Terminal
+	13, // 9: smolvm.agent.v1.ExecRequest.start:type_name -> smolvm.agent.v1.ExecStart
+	16, // 10: smolvm.agent.v1.ExecResponse.started:type_name -> smolvm.agent.v1.ExecStarted
+	17, // 11: smolvm.agent.v1.ExecResponse.exit:type_name -> smolvm.agent.v1.ExecExit
+	17, // 12: smolvm.agent.v1.Process.exit:type_name -> smolvm.agent.v1.ExecExit
+	25, // 13: smolvm.agent.v1.ProcessesResponse.processes:type_name -> smolvm.agent.v1.Process
+	28, // 14: smolvm.agent.v1.AttachRequest.start:type_name -> smolvm.agent.v1.AttachStart
+	25, // 15: smolvm.agent.v1.AttachResponse.begin:type_name -> smolvm.agent.v1.Process
+	17, // 16: smolvm.agent.v1.AttachResponse.exit:type_name -> smolvm.agent.v1.ExecExit
+	17, // 17: smolvm.agent.v1.WaitResponse.exit:type_name -> smolvm.agent.v1.ExecExit
+	33, // 18: smolvm.agent.v1.StatResponse.info:type_name -> smolvm.agent.v1.FileInfo
+	33, // 19: smolvm.agent.v1.ListResponse.entries:type_name -> smolvm.agent.v1.FileInfo
+	0,  // 20: smolvm.agent.v1.Agent.Hello:input_type -> smolvm.agent.v1.HelloRequest
+	3,  // 21: smolvm.agent.v1.Agent.Configure:input_type -> smolvm.agent.v1.ConfigureRequest
+	7,  // 22: smolvm.agent.v1.Agent.Resumed:input_type -> smolvm.agent.v1.ResumedRequest
+	9,  // 23: smolvm.agent.v1.Agent.SetEnvironment:input_type -> smolvm.agent.v1.SetEnvironmentRequest
+	11, // 24: smolvm.agent.v1.Agent.Ping:input_type -> smolvm.agent.v1.PingRequest
+	15, // 25: smolvm.agent.v1.Agent.Exec:input_type -> smolvm.agent.v1.ExecRequest
+	19, // 26: smolvm.agent.v1.Agent.Signal:input_type -> smolvm.agent.v1.SignalRequest
+	21, // 27: smolvm.agent.v1.Agent.Resize:input_type -> smolvm.agent.v1.ResizeRequest
+	23, // 28: smolvm.agent.v1.Agent.Keep:input_type -> smolvm.agent.v1.KeepRequest
+	26, // 29: smolvm.agent.v1.Agent.Processes:input_type -> smolvm.agent.v1.ProcessesRequest
+	29, // 30: smolvm.agent.v1.Agent.Attach:input_type -> smolvm.agent.v1.AttachRequest
+	31, // 31: smolvm.agent.v1.Agent.Wait:input_type -> smolvm.agent.v1.WaitRequest
+	34, // 32: smolvm.agent.v1.Agent.Stat:input_type -> smolvm.agent.v1.StatRequest
+	36, // 33: smolvm.agent.v1.Agent.List:input_type -> smolvm.agent.v1.ListRequest
+	38, // 34: smolvm.agent.v1.Agent.Mkdir:input_type -> smolvm.agent.v1.MkdirRequest
+	40, // 35: smolvm.agent.v1.Agent.Remove:input_type -> smolvm.agent.v1.RemoveRequest
+	42, // 36: smolvm.agent.v1.Agent.Rename:input_type -> smolvm.agent.v1.RenameRequest
+	44, // 37: smolvm.agent.v1.Agent.Chmod:input_type -> smolvm.agent.v1.ChmodRequest
+	46, // 38: smolvm.agent.v1.Agent.Sync:input_type -> smolvm.agent.v1.SyncRequest
+	48, // 39: smolvm.agent.v1.Agent.Metrics:input_type -> smolvm.agent.v1.MetricsRequest
+	50, // 40: smolvm.agent.v1.Agent.Shutdown:input_type -> smolvm.agent.v1.ShutdownRequest
+	1,  // 41: smolvm.agent.v1.Agent.Hello:output_type -> smolvm.agent.v1.HelloResponse
+	6,  // 42: smolvm.agent.v1.Agent.Configure:output_type -> smolvm.agent.v1.ConfigureResponse
+	8,  // 43: smolvm.agent.v1.Agent.Resumed:output_type -> smolvm.agent.v1.ResumedResponse
+	10, // 44: smolvm.agent.v1.Agent.SetEnvironment:output_type -> smolvm.agent.v1.SetEnvironmentResponse
+	12, // 45: smolvm.agent.v1.Agent.Ping:output_type -> smolvm.agent.v1.PingResponse
+	18, // 46: smolvm.agent.v1.Agent.Exec:output_type -> smolvm.agent.v1.ExecResponse
+	20, // 47: smolvm.agent.v1.Agent.Signal:output_type -> smolvm.agent.v1.SignalResponse
+	22, // 48: smolvm.agent.v1.Agent.Resize:output_type -> smolvm.agent.v1.ResizeResponse
+	24, // 49: smolvm.agent.v1.Agent.Keep:output_type -> smolvm.agent.v1.KeepResponse
+	27, // 50: smolvm.agent.v1.Agent.Processes:output_type -> smolvm.agent.v1.ProcessesResponse
+	30, // 51: smolvm.agent.v1.Agent.Attach:output_type -> smolvm.agent.v1.AttachResponse
+	32, // 52: smolvm.agent.v1.Agent.Wait:output_type -> smolvm.agent.v1.WaitResponse
+	35, // 53: smolvm.agent.v1.Agent.Stat:output_type -> smolvm.agent.v1.StatResponse
+	37, // 54: smolvm.agent.v1.Agent.List:output_type -> smolvm.agent.v1.ListResponse
+	39, // 55: smolvm.agent.v1.Agent.Mkdir:output_type -> smolvm.agent.v1.MkdirResponse
+	41, // 56: smolvm.agent.v1.Agent.Remove:output_type -> smolvm.agent.v1.RemoveResponse
+	43, // 57: smolvm.agent.v1.Agent.Rename:output_type -> smolvm.agent.v1.RenameResponse
+	45, // 58: smolvm.agent.v1.Agent.Chmod:output_type -> smolvm.agent.v1.ChmodResponse
+	47, // 59: smolvm.agent.v1.Agent.Sync:output_type -> smolvm.agent.v1.SyncResponse
+	49, // 60: smolvm.agent.v1.Agent.Metrics:output_type -> smolvm.agent.v1.MetricsResponse
+	51, // 61: smolvm.agent.v1.Agent.Shutdown:output_type -> smolvm.agent.v1.ShutdownResponse
+	41, // [41:62] is the sub-list for method output_type
+	20, // [20:41] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_internal_guest_proto_agent_proto_init() }
@@ -3650,25 +3743,25 @@ func file_internal_guest_proto_agent_proto_init() {
 	if File_internal_guest_proto_agent_proto != nil {
 		return
 	}
-	file_internal_guest_proto_agent_proto_msgTypes[13].OneofWrappers = []any{
+	file_internal_guest_proto_agent_proto_msgTypes[15].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Script)(nil),
 		(*ExecRequest_Stdin)(nil),
 		(*ExecRequest_StdinEof)(nil),
 		(*ExecRequest_Signal)(nil),
 	}
-	file_internal_guest_proto_agent_proto_msgTypes[16].OneofWrappers = []any{
+	file_internal_guest_proto_agent_proto_msgTypes[18].OneofWrappers = []any{
 		(*ExecResponse_Started)(nil),
 		(*ExecResponse_Stdout)(nil),
 		(*ExecResponse_Stderr)(nil),
 		(*ExecResponse_Exit)(nil),
 	}
-	file_internal_guest_proto_agent_proto_msgTypes[27].OneofWrappers = []any{
+	file_internal_guest_proto_agent_proto_msgTypes[29].OneofWrappers = []any{
 		(*AttachRequest_Start)(nil),
 		(*AttachRequest_Stdin)(nil),
 		(*AttachRequest_StdinEof)(nil),
 	}
-	file_internal_guest_proto_agent_proto_msgTypes[28].OneofWrappers = []any{
+	file_internal_guest_proto_agent_proto_msgTypes[30].OneofWrappers = []any{
 		(*AttachResponse_Begin)(nil),
 		(*AttachResponse_Stdout)(nil),
 		(*AttachResponse_Stderr)(nil),
@@ -3681,7 +3774,7 @@ func file_internal_guest_proto_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_internal_guest_proto_agent_proto_rawDesc), len(file_internal_guest_proto_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   52,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -8,8 +8,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -23,23 +25,64 @@ import (
 // Runner runs commands in a VM.
 type Runner interface {
 	Exec(ctx context.Context, req api.ExecRequest, streams lifecycle.ExecIO) (api.ExecResult, error)
+	StartDetached(ctx context.Context, req api.ExecRequest) (api.ProcessInfo, error)
 	Signal(ctx context.Context, process string, signal int, group bool) error
+	Resize(ctx context.Context, process string, size api.TerminalSize) error
+}
+
+// Viewer tells of the commands in a VM.
+type Viewer interface {
+	Processes(ctx context.Context) ([]api.Process, error)
+	Process(ctx context.Context, process string) (api.Process, error)
+	Wait(ctx context.Context, process string) (api.ExecResult, error)
+	Attach(ctx context.Context, req api.AttachRequest, streams lifecycle.AttachIO) (api.AttachResult, error)
+}
+
+// Guest is the way into a running VM.
+type Guest interface {
+	Runner
+	Viewer
 }
 
 // Routes adds the operations.
 type Routes struct {
 	// Connect returns the way into a running VM, and what gives it back.
-	Connect func(ctx context.Context, id string) (Runner, func(), error)
+	Connect func(ctx context.Context, id string) (Guest, func(), error)
+	// Sockets counts the connections that the HTTP server does not know any more.
+	Sockets *sync.WaitGroup
 }
 
-const tag = "commands"
+const (
+	tag          = "commands"
+	maxBodyBytes = 64 << 20 // a script of 16 MiB in JSON, or as much input
+)
 
 // Register adds them to the API.
 func (r Routes) Register(to huma.API) {
 	web.Register(to, huma.Operation{
-		OperationID: "exec", Method: http.MethodPost, Path: "/v1/sandboxes/{id}/exec", Tags: []string{tag}, MaxBodyBytes: 64 << 20,
-		Summary: "Run a command to its end", Description: "A client that goes away has its command killed.",
+		OperationID: "exec", Method: http.MethodPost, Path: "/v1/sandboxes/{id}/exec", Tags: []string{tag}, MaxBodyBytes: maxBodyBytes,
+		Summary: "Run a command to its end", Description: "A client that goes away has its command killed, with all that it started.",
 	}, r.exec)
+	r.registerStreams(to)
+	r.registerProcesses(to)
+}
+
+// on calls f with the way into a VM, and once more on a fresh connection where the supervisor saw nothing of the first call.
+func (r Routes) on(ctx context.Context, vm web.VM, f func(Guest) error) error {
+	if err := vm.Check(); err != nil {
+		return err
+	}
+	for again := false; ; again = true {
+		g, release, err := r.Connect(ctx, vm.ID)
+		if err != nil {
+			return err
+		}
+		err = f(g)
+		release()
+		if again || !lifecycle.Unsent(err) {
+			return err
+		}
+	}
 }
 
 type execInput struct {
@@ -47,63 +90,59 @@ type execInput struct {
 	Body api.CommandRequest
 }
 
-func (r Routes) exec(ctx context.Context, in *execInput) (*web.Body[api.CommandResult], error) {
+// check refuses what no guest needs to be asked about, and returns how much of an output is kept.
+func (in *execInput) check() (most int64, err error) {
 	if err := in.Check(); err != nil {
-		return nil, err
+		return 0, err
 	}
-	req := in.Body
-	if req.MaxOutputBytes < 0 || req.MaxOutputBytes > api.MaxOutputBytes {
-		return nil, errdefs.Invalid.Errorf("max_output_bytes: %d is not within 1 to %d", req.MaxOutputBytes, api.MaxOutputBytes)
+	most = in.Body.MaxOutputBytes
+	if most < 0 || most > api.MaxOutputBytes {
+		return 0, errdefs.Invalid.Errorf("max_output_bytes: %d is not within 1 to %d", most, api.MaxOutputBytes)
 	}
-	most := req.MaxOutputBytes
 	if most == 0 {
 		most = api.DefaultOutputBytes
 	}
-	runner, release, err := r.Connect(ctx, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	stdout, stderr := &capped{most: most}, &capped{most: most}
-	streams := lifecycle.ExecIO{Stdout: stdout, Stderr: stderr}
-	switch {
-	case len(req.InputBase64) > 0:
-		streams.Stdin = bytes.NewReader(req.InputBase64)
-	case req.Input != "":
-		streams.Stdin = strings.NewReader(req.Input)
-	}
-	req.Stdin = streams.Stdin != nil
-	begun := time.Now()
-	streams.Started = func(api.ProcessInfo) { begun = time.Now() }
-	res, err := r.run(ctx, runner, req.ExecRequest, streams)
-	if err != nil {
-		return nil, err
-	}
-	out := api.CommandResult{
-		ExecResult: res, Stdout: stdout.String(req.Base64), Stderr: stderr.String(req.Base64), StdoutTruncated: stdout.cut, StderrTruncated: stderr.cut,
-		DurationMs: float64(time.Since(begun).Microseconds()) / 1000,
-	}
-	return &web.Body[api.CommandResult]{Body: out}, nil
+	in.Body.Stdin = len(in.Body.InputBase64) > 0 || in.Body.Input != ""
+	return most, in.Body.Validate()
 }
 
-// run keeps the command of a server that dies, and kills that of a client that goes.
-func (r Routes) run(ctx context.Context, runner Runner, req api.ExecRequest, streams lifecycle.ExecIO) (api.ExecResult, error) {
-	req.OnDisconnect = api.DisconnectKeep
-	var process string
-	started := streams.Started
-	streams.Started = func(p api.ProcessInfo) {
-		process = p.ExecID
-		if started != nil {
-			started(p)
-		}
+// input is what the command reads.
+func (in *execInput) input() io.Reader {
+	if len(in.Body.InputBase64) > 0 {
+		return bytes.NewReader(in.Body.InputBase64)
 	}
-	res, err := runner.Exec(ctx, req, streams)
-	if err != nil && ctx.Err() != nil && process != "" {
-		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		_ = runner.Signal(late, process, 9, true) // it may have ended
+	return strings.NewReader(in.Body.Input)
+}
+
+func (r Routes) exec(ctx context.Context, in *execInput) (*web.Body[api.CommandResult], error) {
+	most, err := in.check()
+	if err != nil {
+		return nil, err
 	}
-	return res, err
+	ctx, cancel := untilStopped(ctx, answerGrace)
+	defer cancel()
+	stdout, stderr := &capped{most: most}, &capped{most: most}
+	asked := time.Now()
+	begun := asked
+	var res api.ExecResult
+	err = r.on(ctx, in.VM, func(g Guest) (err error) {
+		res, err = run(ctx, g, in.Body.ExecRequest, lifecycle.ExecIO{
+			Stdin: in.input(), Stdout: stdout, Stderr: stderr, Started: func(api.ProcessInfo) { begun = time.Now() },
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	took := time.Since(begun)
+	if inside := time.Duration(res.GuestMicros) * time.Microsecond; inside > took && inside <= time.Since(asked) {
+		took = inside // the word of its start may be late; more than the whole call is no guest's to claim
+	}
+	out := api.CommandResult{
+		ExecResult: res, Stdout: stdout.String(in.Body.Base64), Stderr: stderr.String(in.Body.Base64), StdoutTruncated: stdout.cut, StderrTruncated: stderr.cut,
+		DurationMs: float64(took.Microseconds()) / 1000,
+	}
+	return &web.Body[api.CommandResult]{Body: out}, nil
 }
 
 // capped keeps the beginning of an output.

@@ -4,6 +4,7 @@
 package sandboxes
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 	"github.com/smolvm/smolvm/internal/server/web"
 )
@@ -24,19 +26,24 @@ type VMs interface {
 	Viewer
 }
 
+// Changer changes what does not run.
+type Changer interface {
+	Update(ctx context.Context, id string, limits api.Limits) (api.Sandbox, error)
+	Rename(ctx context.Context, id, to string) error
+}
+
 // Viewer tells what there is, and stops processors.
 type Viewer interface {
 	List(ctx context.Context, all bool) ([]api.Sandbox, error)
 	Inspect(ctx context.Context, id string, showEnv bool) (api.Sandbox, error)
 	Pause(ctx context.Context, id string) error
 	Unpause(ctx context.Context, id string) error
+	Changer
 }
 
 // Routes adds the operations.
 type Routes struct {
 	VMs VMs
-	// Peer is the process at the other end of a request's connection; 0 where it is none of this host.
-	Peer func(context.Context) int
 }
 
 const tag = "sandboxes"
@@ -50,6 +57,11 @@ func (r Routes) Register(to huma.API) {
 	web.Register(to, huma.Operation{OperationID: "list-sandboxes", Method: http.MethodGet, Path: "/v1/sandboxes", Tags: []string{tag}, Summary: "List VMs"}, r.list)
 	web.Register(to, huma.Operation{OperationID: "get-sandbox", Method: http.MethodGet, Path: "/v1/sandboxes/{id}", Tags: []string{tag}, Summary: "Show a VM"}, r.get)
 	web.Register(to, huma.Operation{OperationID: "delete-sandbox", Method: http.MethodDelete, Path: "/v1/sandboxes/{id}", Tags: []string{tag}, Summary: "Delete a VM with its disk"}, r.remove)
+	web.Register(to, huma.Operation{
+		OperationID: "update-sandbox", Method: http.MethodPatch, Path: "/v1/sandboxes/{id}", Tags: []string{tag}, Summary: "Change the limits of a VM, from its next start on",
+		Description: "What is not named stays as it is; a disk only grows.",
+	}, r.update)
+	web.Register(to, huma.Operation{OperationID: "rename-sandbox", Method: http.MethodPost, Path: "/v1/sandboxes/{id}/rename", Tags: []string{tag}, Summary: "Give a VM that does not run another id"}, r.rename)
 	web.Long(to, huma.Operation{OperationID: "start-sandbox", Method: http.MethodPost, Path: "/v1/sandboxes/{id}/start", Tags: []string{tag}, Summary: "Boot a VM"}, r.start)
 	web.Register(to, huma.Operation{OperationID: "stop-sandbox", Method: http.MethodPost, Path: "/v1/sandboxes/{id}/stop", Tags: []string{tag}, Summary: "Stop a VM; its disk stays"}, r.stop)
 	web.Register(to, huma.Operation{OperationID: "pause-sandbox", Method: http.MethodPost, Path: "/v1/sandboxes/{id}/pause", Tags: []string{tag}, Summary: "Stop a VM's processors"}, r.pause)
@@ -63,9 +75,16 @@ func (r Routes) create(ctx context.Context, in *createInput, progress api.Progre
 	if err := req.Validate(); err != nil {
 		return api.Sandbox{}, err
 	}
-	o := lifecycle.CreateOptions{Owner: req.Owner, Client: req.ClientPID, Progress: progress, Start: req.Start}
-	if req.Owner == api.OwnerClient && o.Client == 0 {
-		o.Client = r.Peer(ctx)
+	if (req.RootfsPath != "" || req.KernelPath != "") && web.PeerOf(ctx).Remote {
+		return api.Sandbox{}, errdefs.Denied.Errorf("rootfs_path, kernel_path: who asks over TCP names no files of the server's host").WithRemedy("name an image of the server's: smolvm image ls")
+	}
+	o := lifecycle.CreateOptions{Owner: req.Owner, Client: req.ClientPID, Lease: time.Duration(req.LeaseMs) * time.Millisecond, Progress: progress, Start: req.Start}
+	if req.Owner == api.OwnerClient {
+		peer := web.PeerOf(ctx)
+		o.Client = cmp.Or(o.Client, peer.PID)
+		if peer.Remote || o.Client == 0 {
+			return api.Sandbox{}, errdefs.Invalid.Errorf("owner: client is a process of the server's host, and who asks over TCP is none")
+		}
 	}
 	vm, err := r.VMs.Create(ctx, req.Config, o)
 	if err != nil || !req.Start {
@@ -83,12 +102,12 @@ type listInput struct {
 	All bool `query:"all" doc:"those that do not run too"`
 }
 
-// Listing is a list of VMs.
-type Listing struct {
+// SandboxList is a list of VMs.
+type SandboxList struct {
 	Sandboxes []api.Sandbox `json:"sandboxes"`
 }
 
-func (r Routes) list(ctx context.Context, in *listInput) (*web.Body[Listing], error) {
+func (r Routes) list(ctx context.Context, in *listInput) (*web.Body[SandboxList], error) {
 	all, err := r.VMs.List(ctx, in.All)
 	if err != nil {
 		return nil, err
@@ -96,7 +115,7 @@ func (r Routes) list(ctx context.Context, in *listInput) (*web.Body[Listing], er
 	if all == nil {
 		all = []api.Sandbox{}
 	}
-	return &web.Body[Listing]{Body: Listing{all}}, nil
+	return &web.Body[SandboxList]{Body: SandboxList{all}}, nil
 }
 
 type getInput struct {
@@ -110,6 +129,40 @@ func (r Routes) get(ctx context.Context, in *getInput) (*web.Body[api.Sandbox], 
 	}
 	vm, err := r.VMs.Inspect(ctx, in.ID, in.ShowEnv)
 	return &web.Body[api.Sandbox]{Body: vm}, err
+}
+
+func (r Routes) update(ctx context.Context, in *struct {
+	web.VM
+	Body api.Limits
+},
+) (*web.Body[api.Sandbox], error) {
+	if err := in.Check(); err != nil {
+		return nil, err
+	}
+	vm, err := r.VMs.Update(ctx, in.ID, in.Body)
+	return &web.Body[api.Sandbox]{Body: vm}, err
+}
+
+// Rename says the other id.
+type Rename struct {
+	ID string `json:"id" required:"true"`
+}
+
+func (r Routes) rename(ctx context.Context, in *struct {
+	web.VM
+	Body Rename
+},
+) (*web.Body[api.Sandbox], error) {
+	if err := in.Check(); err != nil {
+		return nil, err
+	}
+	if err := api.ValidateID(in.Body.ID); err != nil {
+		return nil, err
+	}
+	if err := r.VMs.Rename(ctx, in.ID, in.Body.ID); err != nil {
+		return nil, err
+	}
+	return r.get(ctx, &getInput{VM: web.VM{ID: in.Body.ID}})
 }
 
 type removeInput struct {

@@ -1,7 +1,9 @@
 package web
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"sync"
 	"time"
@@ -37,6 +39,13 @@ func NewEvents(c huma.Context) *Events {
 	_ = e.write([]byte(": begin\n\n"))
 	go e.beats()
 	return e
+}
+
+// Finish tells err, unless it is that the client has gone.
+func (e *Events) Finish(ctx context.Context, err error) {
+	if err = Stopped(ctx, err); err != nil && (ctx.Err() == nil || errors.Is(err, ErrStopping)) {
+		e.Try("error", ProblemOf(err))
+	}
 }
 
 func (e *Events) beats() {

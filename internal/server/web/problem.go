@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"net/http"
-	"reflect"
 	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -28,7 +27,7 @@ func ProblemOf(err error) *Problem {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
 	}
-	p := of(errdefs.ClassOf(err), err.Error())
+	p := NewProblem(errdefs.ClassOf(err), err.Error())
 	p.Remedy = errdefs.RemedyOf(err)
 	if cause := innermost(err); cause != p.Detail {
 		p.Cause = cause
@@ -36,7 +35,8 @@ func ProblemOf(err error) *Problem {
 	return p
 }
 
-func of(class errdefs.Class, detail string) *Problem {
+// NewProblem is a failure of a class.
+func NewProblem(class errdefs.Class, detail string) *Problem {
 	status := class.HTTPStatus()
 	return &Problem{Type: "urn:smolvm:error:" + string(class), Title: http.StatusText(status), Status: status, Detail: detail, Code: class}
 }
@@ -54,7 +54,7 @@ func innermost(err error) string {
 // Malformed is what huma finds wrong with a request before any of our code has seen it.
 func Malformed(status int, message string, errs ...error) huma.StatusError {
 	class, kept := classOf(status)
-	p := of(class, message)
+	p := NewProblem(class, message)
 	if kept {
 		p.Status, p.Title = status, http.StatusText(status)
 	}
@@ -97,5 +97,3 @@ func classOf(status int) (errdefs.Class, bool) {
 }
 
 func code(status int) string { return strconv.Itoa(status) }
-
-func typeOf(v any) reflect.Type { return reflect.TypeOf(v) }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"reflect"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -20,6 +21,7 @@ const EventStream = "text/event-stream"
 
 // Register adds an operation whose failures are problems.
 func Register[I, O any](to huma.API, op huma.Operation, f func(context.Context, *I) (*O, error)) {
+	patient(&op)
 	huma.Register(to, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := f(ctx, in)
 		if err != nil {
@@ -27,6 +29,14 @@ func Register[I, O any](to huma.API, op huma.Operation, f func(context.Context, 
 		}
 		return out, nil
 	})
+}
+
+// patient takes huma's own deadline of a body away: it counts from the request's beginning, stays on the connection when the
+// body is there, and then ends what takes longer than it. The server has a deadline of its own for each piece of a body.
+func patient(op *huma.Operation) {
+	if op.BodyReadTimeout == 0 {
+		op.BodyReadTimeout = -1
+	}
 }
 
 // Body is an answer that is nothing but v as JSON.
@@ -39,9 +49,10 @@ func Long[I, T any](to huma.API, op huma.Operation, f func(context.Context, *I, 
 	if status == 0 {
 		status = http.StatusOK
 	}
-	var t T
-	schema := huma.SchemaFromType(to.OpenAPI().Components.Schemas, typeOf(t))
-	Describe(&op, status, map[string]*huma.Schema{"application/json": schema, EventStream: {Type: huma.TypeString, Description: "events progress, and then result or error"}})
+	schema := to.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[T](), true, "Result")
+	events := eventsSchema(to, map[string]reflect.Type{"progress": reflect.TypeFor[api.Progress](), "result": reflect.TypeFor[T]()})
+	Describe(&op, status, map[string]*huma.Schema{"application/json": schema, EventStream: events})
+	patient(&op)
 	huma.Register(to, op, func(_ context.Context, in *I) (*huma.StreamResponse, error) {
 		return &huma.StreamResponse{Body: func(c huma.Context) {
 			if !strings.Contains(c.Header("Accept"), EventStream) {
@@ -96,7 +107,7 @@ func Describe(op *huma.Operation, status int, content map[string]*huma.Schema) {
 
 // VM is what operations on one VM have in their path.
 type VM struct {
-	ID string `path:"id" doc:"the VM" example:"web"`
+	ID string `path:"id" doc:"the VM" example:"web" maxLength:"63" pattern:"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$" patternDescription:"1 to 63 characters of a-z, 0-9, _ and -, with a letter or digit at both ends"`
 }
 
 // Check refuses an id that none can have.

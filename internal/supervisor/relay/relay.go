@@ -70,6 +70,15 @@ func (r *Relay) Shutdown(ctx context.Context, grace time.Duration) error {
 	return guest.Close() // the agent waits for that, so that its answer arrives
 }
 
+// SetEnv replaces the environment of the guest's commands.
+func (r *Relay) SetEnv(ctx context.Context, env map[string]string) error {
+	guest, err := r.agent(ctx)
+	if err != nil {
+		return err
+	}
+	return r.lost(guest.SetEnv(ctx, env))
+}
+
 // relink bounds the making of a new link to a guest that was there before.
 const relink = 10 * time.Second
 

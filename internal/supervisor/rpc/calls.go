@@ -64,9 +64,31 @@ func (c *Client) Unpause(ctx context.Context) error { return c.tell(ctx, RouteUn
 // Stop ends the VM and returns when its record is settled; the supervisor is then about to end.
 func (c *Client) Stop(ctx context.Context, req StopRequest) error { return c.tell(ctx, RouteStop, req) }
 
-// SetOwner changes who decides that the VM may go.
+// SetOwner changes who decides that the VM may go, or renews a lease.
 func (c *Client) SetOwner(ctx context.Context, req OwnerRequest) error {
+	if req.Owner == api.OwnerLease {
+		if err := c.knows(protocolSettings, "knows no leases"); err != nil {
+			return err
+		}
+	}
 	return c.tell(ctx, RouteOwner, req)
+}
+
+// SetTTL says how long the VM may run from now on, and keeps that; 0 = as long as it likes.
+func (c *Client) SetTTL(ctx context.Context, ttl time.Duration) error {
+	if err := c.knows(protocolSettings, "cannot change its time to live"); err != nil {
+		return err
+	}
+	return c.tell(ctx, RouteTTL, TTLRequest{ttl.Milliseconds()})
+}
+
+// SetEnv changes the environment of the commands that are started from then on, keeps that, and returns the whole.
+func (c *Client) SetEnv(ctx context.Context, change api.EnvChange) (map[string]string, error) {
+	if err := c.knows(protocolSettings, "cannot change its environment"); err != nil {
+		return nil, err
+	}
+	res, err := call[EnvResponse](ctx, c, RouteEnv, change)
+	return res.Env, err
 }
 
 // SetNetwork changes the policy of the VM's network. When it returns, the new one is in force, and kept.
@@ -74,14 +96,16 @@ func (c *Client) SetNetwork(ctx context.Context, p api.NetworkPolicy) error {
 	return c.tell(ctx, RouteNetwork, NetworkRequest{Policy: p})
 }
 
-// knowsPorts refuses what the supervisor is too old for.
-func (c *Client) knowsPorts() error {
-	if c.hello.ProtocolMax < protocolPorts {
-		return errdefs.Unavailable.Errorf("the VM %s was started by smolvm %s, which publishes no ports", c.hello.ID, c.hello.Build).
+// knows refuses what the supervisor is too old for.
+func (c *Client) knows(protocol int, cannot string) error {
+	if c.hello.ProtocolMax < protocol {
+		return errdefs.Unavailable.Errorf("the VM %s was started by smolvm %s, which %s", c.hello.ID, c.hello.Build, cannot).
 			WithRemedy("smolvm stop %s && smolvm start %s", c.hello.ID, c.hello.ID)
 	}
 	return nil
 }
+
+func (c *Client) knowsPorts() error { return c.knows(protocolPorts, "publishes no ports") }
 
 // PublishPort publishes a port of the VM, and keeps that, and returns it with the number that it has on this host.
 func (c *Client) PublishPort(ctx context.Context, p api.Port) (api.Port, error) {

@@ -7,7 +7,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/sys/sockpath"
@@ -15,7 +18,7 @@ import (
 
 // Client talks to one supervisor over one connection. It is safe for concurrent use.
 type Client struct {
-	conn  net.Conn
+	conn  *watched
 	http  *http.ClientConn
 	hello Hello
 }
@@ -34,7 +37,7 @@ func Dial(ctx context.Context, dir, name string) (_ *Client, err error) {
 	if err != nil {
 		return nil, errdefs.Unavailable.Errorf("reach the supervisor: %w", err)
 	}
-	c := &Client{conn: conn}
+	c := &Client{conn: &watched{Conn: conn, gone: make(chan struct{})}}
 	defer func() {
 		if err != nil {
 			_ = c.Close()
@@ -44,7 +47,7 @@ func Dial(ctx context.Context, dir, name string) (_ *Client, err error) {
 	p.SetUnencryptedHTTP2(true)
 	t := &http.Transport{
 		Protocols: p, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
-		DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return c.conn, nil },
 		HTTP2:       &http.HTTP2Config{MaxReadFrameSize: maxFrame, MaxReceiveBufferPerStream: streamWindow},
 	}
 	if c.http, err = t.NewClientConn(ctx, "http", host); err != nil {
@@ -59,6 +62,56 @@ func Dial(ctx context.Context, dir, name string) (_ *Client, err error) {
 // Hello is what the supervisor said of itself.
 func (c *Client) Hello() Hello { return c.hello }
 
+// watched tells when the connection has ended.
+type watched struct {
+	net.Conn
+	once sync.Once
+	gone chan struct{}
+}
+
+func (w *watched) end() { w.once.Do(func() { close(w.gone) }) }
+
+// Read implements net.Conn.
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	if err != nil {
+		w.end()
+	}
+	return n, err
+}
+
+// Close implements net.Conn.
+func (w *watched) Close() error {
+	w.end()
+	return w.Conn.Close()
+}
+
+// Gone is closed when the connection has ended.
+func (c *Client) Gone() <-chan struct{} { return c.conn.gone }
+
+// Usable reports whether a call may be tried: the connection has not ended, and the supervisor has not said that it is about
+// to. It asks nobody.
+func (c *Client) Usable() bool {
+	select {
+	case <-c.conn.gone:
+		return false
+	default:
+		return c.http.Err() == nil
+	}
+}
+
+// unsent marks the failure of a call of which the supervisor has seen nothing.
+type unsent struct{ error }
+
+// Unwrap gives the cause.
+func (u unsent) Unwrap() error { return u.error }
+
+// Unsent reports whether a call failed before anything of it was sent, so that it can be made again on another connection.
+func Unsent(err error) bool {
+	_, is := errors.AsType[unsent](err)
+	return is
+}
+
 // Close ends the connection; commands with on_disconnect kill that still run end with it.
 func (c *Client) Close() error {
 	if c.http != nil {
@@ -72,12 +125,17 @@ func (c *Client) Close() error {
 
 // do makes a request. The caller closes the body of an answer without error.
 func (c *Client) do(ctx context.Context, method, route string, body io.Reader) (io.ReadCloser, error) {
-	r, err := http.NewRequestWithContext(ctx, method, "http://"+host+route, body)
+	var sent atomic.Bool
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
+	r, err := http.NewRequestWithContext(traced, method, "http://"+host+route, body)
 	if err != nil {
 		return nil, errdefs.Invalid.Errorf("ask the supervisor: %w", err)
 	}
 	r.Header.Set(protocolHeader, protocols())
 	res, err := c.http.RoundTrip(r)
+	if err != nil && ctx.Err() == nil && !sent.Load() {
+		err = unsent{err}
+	}
 	if err != nil {
 		return nil, lost(ctx, err)
 	}

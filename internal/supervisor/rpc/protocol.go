@@ -11,10 +11,11 @@ import (
 // The protocols of the control socket that this build speaks.
 const (
 	ProtocolMin = 1
-	ProtocolMax = 3
+	ProtocolMax = 4
 
 	protocolProcesses = 2 // the first with terminals, and with commands that others attach to
 	protocolPorts     = 3 // the first with published ports
+	protocolSettings  = 4 // the first whose environment, time to live and lease can be changed
 )
 
 const (
@@ -68,6 +69,18 @@ type StopRequest struct {
 type OwnerRequest struct {
 	Owner  api.Owner `json:"owner"`
 	Client int       `json:"client,omitempty"` // pid, of owner client
+	// LeaseMs is of owner lease; 0 = a minute.
+	LeaseMs int64 `json:"lease_ms,omitempty"`
+}
+
+// TTLRequest says how long the VM may run from now on; 0 = as long as it likes.
+type TTLRequest struct {
+	TTLMs int64 `json:"ttl_ms"`
+}
+
+// EnvResponse is the environment of the VM's commands.
+type EnvResponse struct {
+	Env map[string]string `json:"env"`
 }
 
 // NetworkRequest changes the policy of the VM's network.
@@ -158,6 +171,8 @@ const (
 	RouteUnpause = "/v1/unpause"
 	RouteStop    = "/v1/stop"
 	RouteOwner   = "/v1/owner"
+	RouteTTL     = "/v1/ttl"
+	RouteEnv     = "/v1/env"
 	RouteNetwork = "/v1/network"
 	RoutePort    = "/v1/port"
 

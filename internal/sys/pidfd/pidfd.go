@@ -32,6 +32,45 @@ func StartTicks(pid int) (uint64, error) {
 	return parseStat(b)
 }
 
+// ErrForeign is returned for a process of another user.
+var ErrForeign = errors.New("it is not one of your own processes")
+
+// OwnStartTicks is StartTicks of a process that is our own user's.
+func OwnStartTicks(pid int) (uint64, error) {
+	fd, err := Open(pid, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = fd.Close() }()
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return 0, ErrGone
+	}
+	if err != nil {
+		return 0, err
+	}
+	if uid, err := effectiveUID(b); err != nil || uid != os.Geteuid() {
+		return 0, errors.Join(ErrForeign, err)
+	}
+	ticks, err := StartTicks(pid)
+	if err == nil {
+		err = fd.Signal(0) // what was read is of the one that is held, if that still is there
+	}
+	return ticks, err
+}
+
+// effectiveUID finds it in /proc/PID/status.
+func effectiveUID(status []byte) (int, error) {
+	for line := range bytes.Lines(status) {
+		if rest, ok := bytes.CutPrefix(line, []byte("Uid:")); ok {
+			if fields := bytes.Fields(rest); len(fields) == 4 {
+				return strconv.Atoi(string(fields[1]))
+			}
+		}
+	}
+	return 0, errors.New("malformed /proc/PID/status")
+}
+
 // parseStat finds field 22. The second one, a name in parentheses, may hold anything.
 func parseStat(b []byte) (uint64, error) {
 	end := bytes.LastIndexByte(b, ')')

@@ -2,31 +2,29 @@ package boot
 
 import (
 	"os"
-	"slices"
 	"time"
 
 	"github.com/smolvm/smolvm/internal/guest/agent/command"
 )
 
-// sshdScript starts the SSH service again in a guest that had it before: the host's first connection makes the key.
-const sshdScript = `mkdir -p -m 0755 /run/sshd && exec /usr/sbin/sshd`
-
 // startBackground does what nobody waits for, where the guest has what it takes.
 func (s *System) startBackground() {
-	for _, job := range []struct {
-		id, script string
-		needs      []string
-	}{
-		{trustPrefix + "nss", nssScript, []string{"/usr/bin/certutil"}},
-		{trustPrefix + "sshd", sshdScript, []string{"/etc/ssh/sshd_config.d/smolvm.conf", "/etc/ssh/ssh_host_ed25519_key", "/usr/sbin/sshd"}},
-	} {
-		if slices.ContainsFunc(job.needs, missing) {
-			continue
-		}
-		spec := command.Spec{ID: job.id, Script: job.script, Dir: "/", User: "root", Timeout: time.Minute}
-		if _, err := s.runner.Start(spec, nobody{}); err != nil {
-			s.log.Warn("in the background", "job", job.id, "err", err)
-		}
+	if !missing("/usr/bin/certutil") {
+		s.startJob(trustPrefix+"nss", nssScript)
+	}
+	if !s.wantsLogins() {
+		return
+	}
+	if err := s.writeLoginEnv(); err != nil {
+		s.log.Warn("logins do not have the commands' environment", "err", err)
+	}
+	s.startJob(trustPrefix+"sshd", sshdScript)
+}
+
+func (s *System) startJob(id, script string) {
+	spec := command.Spec{ID: id, Script: script, Dir: "/", User: "root", Timeout: time.Minute}
+	if _, err := s.runner.Start(spec, nobody{}); err != nil {
+		s.log.Warn("in the background", "job", id, "err", err)
 	}
 }
 

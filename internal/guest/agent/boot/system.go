@@ -103,8 +103,9 @@ func (s *System) Configure(c *proto.ConfigureRequest) (diskBytes int64, r *comma
 		return 0, nil, err
 	}
 	s.runner.SetBase(trustEnv("/", c.GetAuthorities()))
-	s.startBackground()
+	s.runner.SetEnv(c.GetEnv())
 	s.conf = c
+	s.startBackground()
 	return s.diskBytes(), s.runner, nil
 }
 

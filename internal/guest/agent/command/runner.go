@@ -65,6 +65,25 @@ func (r *Runner) SetDefaults(d Defaults) {
 	r.defaults = d
 }
 
+// SetEnv changes the defaults' environment, and returns the former one.
+func (r *Runner) SetEnv(env map[string]string) (former map[string]string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	former, r.defaults.Env = r.defaults.Env, maps.Clone(env)
+	return former
+}
+
+// RootEnv is what a command of root's sees that adds nothing.
+func (r *Runner) RootEnv() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u, err := r.acc.lookup("")
+	if err != nil {
+		u = user{name: "root", home: "/root", shell: "/bin/sh"}
+	}
+	return list(environment(u, r.defaults.base, r.defaults.Env, nil))
+}
+
 // SetBase gives all later commands an environment that the defaults' is laid over.
 func (r *Runner) SetBase(env map[string]string) {
 	r.mu.Lock()

@@ -89,12 +89,12 @@ func prepare(s Spec, d Defaults, acc accounts) (*process, error) {
 	if _, set := env["TERM"]; !set && s.Terminal != nil {
 		env["TERM"] = s.Terminal.term()
 	}
-	for _, k := range slices.Sorted(maps.Keys(env)) {
-		if k == "" || strings.ContainsAny(k, "=\x00") || strings.Contains(env[k], "\x00") {
+	for k, v := range env {
+		if k == "" || strings.ContainsAny(k, "=\x00") || strings.Contains(v, "\x00") {
 			return nil, cannot("environment variable %q is not valid", k)
 		}
-		p.env = append(p.env, k+"="+env[k])
 	}
+	p.env = list(env)
 	if p.dir, err = directory(s.Dir, d.Dir, u.home); err != nil {
 		return nil, err
 	}
@@ -174,6 +174,15 @@ func environment(u user, base, vm, own map[string]string) map[string]string {
 	maps.Copy(env, vm)
 	maps.Copy(env, own)
 	return env
+}
+
+// list is an environment as processes get it.
+func list(env map[string]string) []string {
+	entries := make([]string, 0, len(env))
+	for _, k := range slices.Sorted(maps.Keys(env)) {
+		entries = append(entries, k+"="+env[k])
+	}
+	return entries
 }
 
 // directory picks the working directory: what was asked for must be there; a home that is missing is "/".
