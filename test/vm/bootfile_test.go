@@ -63,6 +63,7 @@ func TestVMCoreBootFiles(t *testing.T) {
 	id := c.name(t, "files")
 	c.ok(t, "create", "--name", id, "--rootfs", rootfs, "--kernel", kernel, "--boot-args", "console=ttyS0 reboot=k panic=1 pci=off init=/x smol_test=1", "-p", "22", "-e", "SECRET=one")
 	c.ok(t, "start", id)
+	c.ok(t, "env", "set", id, "-e", "EARLY=bird") // while sshd starts
 	box := c.inspect(t, id)
 	if box.ImageDigest == "" || box.KernelID == "" || box.Config.DiskMiB != 600 || len(box.Ports) != 1 {
 		t.Fatalf("%+v", box)
@@ -75,11 +76,11 @@ func TestVMCoreBootFiles(t *testing.T) {
 	if got := c.sh(t, id, "modprobe tun && ls /dev/net/tun; df -m / | awk 'END{print ($2 > 400 && $2 < 620)}'"); got != "/dev/net/tun\n1\n" {
 		t.Errorf("modules and disk: %q", got)
 	}
-	if got := login(t, key, port, "echo $SECRET; cat /proc/self/environ /etc/environment 2>/dev/null | tr '\\0' '\\n' | grep -c '^SECRET='"); got != "one\n1\n" {
+	if got := login(t, key, port, "echo $SECRET $EARLY; cat /proc/self/environ /etc/environment 2>/dev/null | tr '\\0' '\\n' | grep -c '^SECRET='"); got != "one bird\n1\n" {
 		t.Errorf("%q", got)
 	}
 	t.Run("environment", func(t *testing.T) {
-		if got := c.ok(t, "env", "set", id, "-e", "SECRET=two words", "-e", `QUOTED=say "hi" \ $HOME`); got != "QUOTED SECRET\n" {
+		if got := c.ok(t, "env", "set", id, "-e", "SECRET=two words", "-e", `QUOTED=say "hi" \ $HOME`); got != "EARLY QUOTED SECRET\n" {
 			t.Errorf("%q", got)
 		}
 		if got := login(t, key, port, `printf '%s\n' "$SECRET" "$QUOTED"`); got != "two words\nsay \"hi\" \\ $HOME\n" {
