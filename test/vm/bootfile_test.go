@@ -179,6 +179,7 @@ func TestVMCorePlainExt4(t *testing.T) {
 	c.run(t, "run", "--rootfs", fs, "--", "/smolvm", "version").says(t, "it was cut off")
 	c.run(t, "run", "--rootfs", root, "--", "x").says(t, "no regular file")
 	c.run(t, "run", "--kernel", fs, "--", "x").says(t, "no vmlinux")
+	c.run(t, "run", "--kernel", c.bin, "--", "x").says(t, "no kernel")
 }
 
 // TestVMForeignKernel: a kernel whose drivers are modules, which only come with it as ours, says what it lacks.
