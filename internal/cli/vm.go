@@ -68,6 +68,7 @@ func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
 
 // config checks the flags before anything is made.
 func (v *vmFlags) config(cmd *cobra.Command) (api.Config, error) {
+	image := cmd.Flags().Changed("image")
 	file, err := v.file()
 	if err == nil {
 		err = file.SetFlags(cmd)
@@ -86,6 +87,9 @@ func (v *vmFlags) config(cmd *cobra.Command) (api.Config, error) {
 	}
 	if err := v.boot.Apply(&c); err != nil {
 		return c, err
+	}
+	if c.RootfsPath != "" && !image {
+		c.Image = "" // the file's default
 	}
 	c.Ports = v.ports
 	if c.Network, err = v.net.Policy(cmd); err != nil {

@@ -22,6 +22,9 @@ func (m *Manager) Create(ctx context.Context, cfg api.Config, o CreateOptions) (
 	if cfg.ID == "" {
 		cfg.ID = store.NewID()
 	}
+	if err := cfg.WithDefaults().Validate(); err != nil { // before any file is looked at
+		return api.Sandbox{}, err
+	}
 	cfg, src, err := bootfile.Resolve(cfg, launch.IsRoot())
 	if err != nil {
 		return api.Sandbox{}, err
@@ -63,6 +66,7 @@ func (m *Manager) Create(ctx context.Context, cfg api.Config, o CreateOptions) (
 		State: store.State{State: api.StateCreated},
 	}
 	rec.State.SetRule(rule)
+	rec.State.Renew() // images may have been made meanwhile
 	if rec.State.BootID, err = store.HostBootID(); err != nil {
 		return api.Sandbox{}, err
 	}

@@ -76,7 +76,7 @@ func (m *Manager) SetEnv(ctx context.Context, id string, change api.EnvChange) (
 		return nil, err
 	}
 	err = m.change(ctx, id, func(c *rpc.Client) (err error) { env, err = c.SetEnv(ctx, change); return err }, func(store.Record) error {
-		env, err = m.store.ChangeEnv(ctx, id, change)
+		env, err = m.store.ChangeEnv(ctx, id, change, nil)
 		return err
 	})
 	return env, err

@@ -14,6 +14,7 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/image"
+	"github.com/smolvm/smolvm/internal/image/bootfile"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 )
 
@@ -112,5 +113,67 @@ func TestPrune(t *testing.T) {
 	}
 	if err := p.Remove(ctx, api.Leftover{Kind: "kernel", Name: k.ID}); !errdefs.Is(err, errdefs.WrongState) {
 		t.Errorf("the kernel of new VMs: %v", err)
+	}
+}
+
+// TestBuilt: what was laid out goes when no VM was made from it, and its image was replaced or all is to go.
+func TestBuilt(t *testing.T) {
+	ctx, s := t.Context(), source{new(int)}
+	home := filepath.Join(t.TempDir(), "home")
+	images := image.New(image.Options{Home: home, Builders: []image.Builder{s}, Kernels: s, Version: "test"})
+	m, err := lifecycle.New(lifecycle.Options{Home: home, Engines: &engine.Registry{}, Images: images, Agent: []byte("agent")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := Pruner{VMs: m, Images: images}
+	build := func(size int) string {
+		t.Helper()
+		b, err := bootfile.Build(ctx, images, api.SSHImageRequest{SSHPublicKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIItpPbk9jOQqNZ/u/U25yBS+1NlRuP8AtGWCQ2pubbBC", RootfsSizeMiB: size}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b.RootfsPath
+	}
+	used, idle := build(300), build(400)
+	if _, err := m.Create(ctx, api.Config{ID: "vm", RootfsPath: used}, lifecycle.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	built := func(o api.PruneOptions) (names []string) {
+		t.Helper()
+		found, err := p.Find(ctx, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range found {
+			if l.Kind == "built" {
+				names = append(names, l.Name)
+				if l.Bytes > 1<<16 {
+					t.Errorf("%+v: it shares its file with the image", l)
+				}
+			}
+		}
+		return names
+	}
+	name := filepath.Base(filepath.Dir(idle))
+	if got := built(api.PruneOptions{}); len(got) != 0 {
+		t.Errorf("%v", got)
+	}
+	if got := built(api.PruneOptions{All: true}); !slices.Equal(got, []string{name}) {
+		t.Errorf("%v", got)
+	}
+	if got := built(api.PruneOptions{All: true, VMs: true}); len(got) != 2 {
+		t.Errorf("%v", got)
+	}
+	if _, err := images.Ensure(ctx, api.DefaultImage, image.EnsureOptions{Refresh: true}); err != nil {
+		t.Fatal(err)
+	}
+	if got := built(api.PruneOptions{}); !slices.Equal(got, []string{name}) {
+		t.Errorf("of an image that was replaced: %v", got)
+	}
+	if err := p.Remove(ctx, api.Leftover{Kind: "built", Name: name}); err != nil {
+		t.Error(err)
+	}
+	if got := built(api.PruneOptions{}); len(got) != 0 {
+		t.Errorf("%v", got)
 	}
 }

@@ -53,14 +53,25 @@ func (s *Store) ChangeConfig(ctx context.Context, id string, change func(*api.Co
 	return former, s.SaveConfig(id, rec.Config)
 }
 
-// ChangeEnv changes the environment of the VM id and returns the whole.
-func (s *Store) ChangeEnv(ctx context.Context, id string, change api.EnvChange) (env map[string]string, err error) {
-	_, err = s.ChangeConfig(ctx, id, func(c *api.Config) error {
+// ChangeEnv changes the environment of the VM id and returns the whole. apply gets it once it is written; when that fails, the
+// record is as it was. It may be nil.
+func (s *Store) ChangeEnv(ctx context.Context, id string, change api.EnvChange, apply func(map[string]string) error) (env map[string]string, err error) {
+	if err := change.Validate(); err != nil {
+		return nil, err
+	}
+	former, err := s.ChangeConfig(ctx, id, func(c *api.Config) error {
 		env, err = change.Apply(c.Env)
 		c.Env = env
 		return err
 	})
-	return env, err
+	if err != nil || apply == nil {
+		return env, err
+	}
+	if err := apply(env); err != nil {
+		_, berr := s.ChangeConfig(context.WithoutCancel(ctx), id, func(c *api.Config) error { c.Env = former.Env; return nil })
+		return nil, errors.Join(err, berr)
+	}
+	return env, nil
 }
 
 // Rename gives the VM from the id to. The caller holds the locks of both, and from's LockConfig; from does not run. A crash

@@ -89,6 +89,22 @@ func (s *State) Rule() Rule { return Rule{s.Owner, s.Client, s.Lease} }
 // SetRule changes it. The record must be one of this boot of the host.
 func (s *State) SetRule(r Rule) { s.Owner, s.Client, s.Lease = r.Owner, r.Client, r.Lease }
 
+// Renew begins a lease anew.
+func (s *State) Renew() {
+	if s.Owner == api.OwnerLease {
+		s.Lease = &Lease{For: s.Lease.For, Until: clock.Monotonic() + s.Lease.For}
+	}
+}
+
+// AtStart is the rule while the VM starts: a lease begins when it runs. Who has it cannot do anything with the VM before, and may
+// not even know its id.
+func (r Rule) AtStart() Rule {
+	if r.Owner == api.OwnerLease {
+		return Rule{Owner: api.OwnerKeep}
+	}
+	return r
+}
+
 // Abandoned reports whether nobody is left who would delete the VM.
 func (s *State) Abandoned() bool {
 	switch s.Owner {

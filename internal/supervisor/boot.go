@@ -116,6 +116,7 @@ func (s *supervisor) nowRunning(b *booting) error {
 	now := time.Now().UTC()
 	err := s.saveLocked(func(st *store.State) {
 		st.State, st.Reason, st.StartedAt, st.StoppedAt = api.StateRunning, "", &now, nil
+		st.Renew()
 		st.Accelerator = b.way.Accel.Name
 		if b.way.Accel.Emulated {
 			st.Accelerator += " (emulated: no security boundary)"

@@ -91,10 +91,16 @@ func (s *supervisor) setOwner(ctx context.Context, r rpc.OwnerRequest) (rpc.Noth
 	if err != nil {
 		return rpc.Nothing{}, err
 	}
+	return rpc.Nothing{}, s.follow(ctx, func() error { return s.save(func(st *store.State) { st.SetRule(rule) }) })
+}
+
+// follow watches the owner that the record has after a change of it. The watch outlives the call.
+func (s *supervisor) follow(ctx context.Context, change func() error) error {
 	s.changes.Lock()
 	defer s.changes.Unlock()
-	if err := s.save(func(st *store.State) { st.SetRule(rule) }); err != nil {
-		return rpc.Nothing{}, err
+	if err := change(); err != nil {
+		return err
 	}
-	return rpc.Nothing{}, s.life.Follow(context.WithoutCancel(ctx), rule) // it outlives the call
+	st := s.snapshot()
+	return s.life.Follow(context.WithoutCancel(ctx), st.Rule())
 }

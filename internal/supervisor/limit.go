@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/smolvm/smolvm/api"
@@ -49,29 +48,13 @@ func (s *supervisor) setTTL(ctx context.Context, r rpc.TTLRequest) (rpc.Nothing,
 
 // setEnv changes the environment of commands: it is kept, then the guest gets it. On an error, both have the former one.
 func (s *supervisor) setEnv(ctx context.Context, change api.EnvChange) (rpc.EnvResponse, error) {
-	s.changes.Lock()
-	defer s.changes.Unlock()
-	if err := change.Validate(); err != nil {
-		return rpc.EnvResponse{}, err
-	}
+	s.envs.Lock()
+	defer s.envs.Unlock()
 	if err := s.ready(); err != nil {
 		return rpc.EnvResponse{}, err
 	}
-	var env map[string]string
-	former, err := s.store.ChangeConfig(ctx, s.id, func(c *api.Config) (err error) {
-		env, err = change.Apply(c.Env)
-		c.Env = env
-		return err
-	})
-	if err != nil {
-		return rpc.EnvResponse{}, err
-	}
-	if err := s.relay.SetEnv(ctx, env); err != nil {
-		late := context.WithoutCancel(ctx)
-		_, berr := s.store.ChangeConfig(late, s.id, func(c *api.Config) error { c.Env = former.Env; return nil })
-		return rpc.EnvResponse{}, errors.Join(err, berr)
-	}
-	return rpc.EnvResponse{Env: env}, nil
+	env, err := s.store.ChangeEnv(ctx, s.id, change, func(env map[string]string) error { return s.relay.SetEnv(ctx, env) })
+	return rpc.EnvResponse{Env: env}, err
 }
 
 // newIdleWatch does what the configuration says after an idle time.

@@ -52,7 +52,8 @@ type supervisor struct {
 	gone    chan struct{}     // closed when the VM's end is settled
 	events  chan engine.Event // from the engine's callback
 	life    *lifespan.Watch
-	changes sync.Mutex // of the owner, the time to live, the environment
+	changes sync.Mutex // of the owner and the time to live
+	envs    sync.Mutex // of the environment, for which a guest lets us wait
 	policy  policy
 	uplink  *uplink.Uplink      // from the start of the boot on
 	record  func(api.NetRecord) // the same
@@ -119,6 +120,9 @@ func (s *supervisor) run(ctx context.Context) error {
 	if err != nil {
 		return s.failed(err, why)
 	}
+	if err := s.follow(ctx, func() error { return nil }); err != nil { // a lease begins now
+		s.log.Error("nobody watches the owner", "error", err)
+	}
 	s.in.report(rpc.Report{Ready: true})
 	go s.trim(ctx)
 	s.ports.Serve(ctx)
@@ -169,7 +173,7 @@ func (s *supervisor) open(ctx context.Context) error {
 	go s.watchSignals(ctx)
 	go s.keepEvents(ctx)
 	st := s.snapshot()
-	return s.life.Follow(ctx, st.Rule())
+	return s.life.Follow(ctx, st.Rule().AtStart())
 }
 
 // watchSignals makes the usual signals an orderly end.

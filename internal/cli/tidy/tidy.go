@@ -43,8 +43,8 @@ func (e Env) Prune() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "prune [flags]",
 		Short: "Remove what nothing needs any more",
-		Long: `Prune shows what nothing needs any more, with its size, asks, and removes it: images that a newer build replaced, and
-kernels, from which no VM was made. With -a also images with a name from which none was made, with --vms also VMs that do
+		Long: `Prune shows what nothing needs any more, with its size, asks, and removes it: images that a newer build replaced, what
+image ssh-key made of them, and kernels, from which no VM was made. With -a also images with a name from which none was made, with --vms also VMs that do
 not run, and everything in them.`,
 		Example:           "  smolvm prune\n  smolvm prune -a --dry-run\n  smolvm prune --vms -f",
 		GroupID:           "more",

@@ -272,6 +272,9 @@ func TestOwner(t *testing.T) {
 	s := &starting{spec: &engine.Spec{UID: 1_900_065_535}}
 	f := fakeSpec(t).Drives[1].File
 	before := owner(f)
+	if err := f.Chmod(0o604); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.own(f, true); err != nil || owner(f) != before {
 		t.Errorf("a file that is only read: owner %d, %v", owner(f), err)
 	}

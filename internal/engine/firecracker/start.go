@@ -183,12 +183,18 @@ func (s *starting) take() error {
 // own lets a monitor with a user id of its own open a file for writing again, and takes that back when it is gone: the number
 // may be another VM's next.
 func (s *starting) own(f *os.File, readOnly bool) error {
-	if readOnly || s.spec.UID == 0 {
+	if s.spec.UID == 0 {
 		return nil
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return err
+	}
+	if readOnly && st.Mode&0o004 != 0 {
+		return nil
+	}
+	if readOnly { // it may be anybody's: its owner and its mode are not ours to change
+		return errdefs.Denied.Errorf("the monitor, which runs as a user of its own, may not read %s", f.Name()).WithRemedy("chmod o+r %s", f.Name())
 	}
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0) // the caller may close its own
 	if err != nil {

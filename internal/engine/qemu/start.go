@@ -30,6 +30,9 @@ func (e *Engine) Start(ctx context.Context, spec engine.Spec) (_ engine.Machine,
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
+	if err := checkKernel(spec.Kernel); err != nil {
+		return nil, err
+	}
 	caps, err := e.Probe(ctx)
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/sys/plainfile"
@@ -31,6 +32,9 @@ type checker func(head []byte, size int64, r io.ReaderAt) error
 
 // look opens a file that the user calls what, and has check judge its beginning.
 func look(what, path string, check checker) (file, error) {
+	if !filepath.IsAbs(path) { // our working directory is nobody's
+		return file{}, errdefs.Invalid.Errorf("%s: %.200q is no absolute path", what, path)
+	}
 	at, err := plainfile.Resolve(path)
 	if err != nil {
 		return file{}, errdefs.NotFound.Errorf("%s: %w", what, err)

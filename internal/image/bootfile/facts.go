@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
@@ -53,6 +54,9 @@ func readFacts(rootfs string) (facts, error) {
 		return f, errdefs.Image.Errorf("what is said of %s: %w", rootfs, err)
 	}
 	defer func() { _ = file.Close() }()
+	if err := trusted(file, rootfs); err != nil {
+		return f, err
+	}
 	b, err := io.ReadAll(io.LimitReader(file, maxFacts+1))
 	if err == nil && len(b) > maxFacts {
 		err = fmt.Errorf("it has more than %d bytes", maxFacts)
@@ -67,6 +71,23 @@ func readFacts(rootfs string) (facts, error) {
 		return f, errdefs.Image.Errorf("%s, which says more of the root file system beside it: %w", path, err).WithRemedy("rm %s; it need not be there", path)
 	}
 	return f, nil
+}
+
+// trusted refuses what somebody else has put beside a user's file, where others may: its keys would let him in.
+func trusted(said *os.File, rootfs string) error {
+	var theirs, mine unix.Stat_t
+	err := unix.Fstat(int(said.Fd()), &theirs)
+	if err == nil {
+		err = unix.Stat(rootfs, &mine)
+	}
+	if err != nil {
+		return errdefs.Host.Errorf("who said this of %s: %w", rootfs, err)
+	}
+	if uid := int(theirs.Uid); uid != os.Geteuid() && uid != 0 && theirs.Uid != mine.Uid || theirs.Mode&0o002 != 0 {
+		return errdefs.Denied.Errorf("%s, which says more of the root file system beside it, is of user %d, or others may write it", said.Name(), uid).
+			WithRemedy("rm %s, or chmod o-w %s", said.Name(), said.Name())
+	}
+	return nil
 }
 
 func (f facts) check() error {

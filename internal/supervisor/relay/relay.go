@@ -70,8 +70,13 @@ func (r *Relay) Shutdown(ctx context.Context, grace time.Duration) error {
 	return guest.Close() // the agent waits for that, so that its answer arrives
 }
 
+// envWait bounds how long a guest may take to a change of its environment, in which its SSH service begins anew.
+const envWait = 30 * time.Second
+
 // SetEnv replaces the environment of the guest's commands.
 func (r *Relay) SetEnv(ctx context.Context, env map[string]string) error {
+	ctx, cancel := context.WithTimeout(ctx, envWait)
+	defer cancel()
 	guest, err := r.agent(ctx)
 	if err != nil {
 		return err

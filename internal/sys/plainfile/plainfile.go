@@ -32,7 +32,7 @@ func Own(path string, flag int) (*os.File, error) { return os.OpenFile(path, fla
 func Open(path string, flag int) (*os.File, error) {
 	how := unix.OpenHow{Flags: uint64(flag) | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY, Resolve: unix.RESOLVE_NO_SYMLINKS}
 	fd, err := unix.Openat2(unix.AT_FDCWD, path, &how)
-	if errors.Is(err, unix.ENOSYS) { // older than Linux 5.6
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) { // older than Linux 5.6, or a filter that does not know the call
 		fd, err = unix.Open(path, int(how.Flags)|unix.O_NOFOLLOW, 0)
 	}
 	if err != nil {

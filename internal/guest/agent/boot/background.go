@@ -18,6 +18,7 @@ func (s *System) startBackground() {
 	if err := s.writeLoginEnv(); err != nil {
 		s.log.Warn("logins do not have the commands' environment", "err", err)
 	}
+	s.logins = time.Now()
 	s.startJob(trustPrefix+"sshd", sshdScript)
 }
 

@@ -49,7 +49,7 @@ func setMachineID(id []byte) error {
 
 // update writes a file unless it has that content. It replaces it in one step.
 func update(path, content string, mode os.FileMode) error {
-	if old, err := os.ReadFile(path); err == nil && string(old) == content {
+	if old, err := readPlain(path); err == nil && string(old) == content {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -70,7 +70,7 @@ func update(path, content string, mode os.FileMode) error {
 const hostsMark = "# the name of this machine"
 
 func writeHosts(path, name string) error {
-	old, err := os.ReadFile(path)
+	old, err := readPlain(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -103,7 +103,7 @@ func authorize(keys []string) error {
 		return err
 	}
 	path := filepath.Join(dir, "authorized_keys")
-	old, err := os.ReadFile(path)
+	old, err := readPlain(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

@@ -13,6 +13,12 @@ import (
 	"github.com/smolvm/smolvm/internal/sys/sshenv"
 )
 
+const (
+	startWait  = 20 * time.Second // that the SSH service may take to its start
+	reloadWait = 10 * time.Second // and to begin anew with its configuration
+	pollLogins = 20 * time.Millisecond
+)
+
 // What the SSH service of a guest is made of.
 const (
 	sshdProgram = "/usr/sbin/sshd"
@@ -66,21 +72,14 @@ func (s *System) EnvironmentChanged() error {
 	return nil
 }
 
-// reloadWait bounds the wait for the SSH service, which begins anew with its configuration.
-const reloadWait = 10 * time.Second
-
 // reloadLogins has the SSH service read its configuration again, and waits until it listens again; sessions go on. It need not run.
 func (s *System) reloadLogins() {
-	b, err := os.ReadFile(sshdPID)
-	if err != nil {
-		return
+	// One that is just starting may have read the former.
+	pid, ok := sshd()
+	for ; !ok && time.Since(s.logins) < startWait; pid, ok = sshd() {
+		time.Sleep(pollLogins)
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil || pid <= 1 {
-		return
-	}
-	name, err := os.ReadFile(fmt.Sprintf("%s/%d/comm", proc, pid))
-	if err != nil || strings.TrimSpace(string(name)) != "sshd" {
+	if !ok {
 		return
 	}
 	former, err := os.Stat(sshdPID)
@@ -92,10 +91,24 @@ func (s *System) reloadLogins() {
 		return
 	}
 	// It takes the file away, and writes it again once it listens.
-	for end := time.Now().Add(reloadWait); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(reloadWait); time.Now().Before(end); time.Sleep(pollLogins) {
 		if now, err := os.Stat(sshdPID); err == nil && !now.ModTime().Equal(former.ModTime()) {
 			return
 		}
 	}
 	s.log.Warn("the SSH service has not come back")
+}
+
+// sshd is the SSH service that runs.
+func sshd() (pid int, ok bool) {
+	b, err := readPlain(sshdPID)
+	if err != nil {
+		return 0, false
+	}
+	pid, err = strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || pid <= 1 {
+		return 0, false
+	}
+	name, err := os.ReadFile(fmt.Sprintf("%s/%d/comm", proc, pid))
+	return pid, err == nil && strings.TrimSpace(string(name)) == "sshd"
 }

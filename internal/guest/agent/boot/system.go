@@ -23,6 +23,7 @@ type System struct {
 	runner  *command.Runner
 	disk    *os.File // the writable file system's root, nil without a disk
 	conf    *proto.ConfigureRequest
+	logins  time.Time // when the SSH service was started; zero: it was not
 }
 
 const (
