@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -26,6 +27,9 @@ import (
 
 // graceful is how long a server that was asked to end waits for answers under way.
 const graceful = 10 * time.Second
+
+// privateDir is how the directories are called that SDKs make for the sockets of their servers.
+const privateDir = "smolvm-"
 
 // answer is `smolvm serve`.
 func answer(ctx context.Context, o cli.OpenOptions, s serve.Options) error {
@@ -70,7 +74,11 @@ func answer(ctx context.Context, o cli.OpenOptions, s serve.Options) error {
 	defer stop()
 	_ = srv.Shutdown(late)
 	_ = srv.Close()
-	return all.Wait()
+	err = all.Wait()
+	if dir := filepath.Dir(s.Socket); s.ExitWithStdin && strings.HasPrefix(filepath.Base(dir), privateDir) {
+		_ = os.Remove(dir) // an SDK that was killed cannot; what is not empty stays
+	}
+	return err
 }
 
 func serverOptions(o cli.OpenOptions, images *image.Store) (server.Options, error) {

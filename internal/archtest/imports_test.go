@@ -61,6 +61,7 @@ func layers() []layer {
 		}},
 		{"internal/bench/bare", []string{engine, "internal/image", "internal/network/control", api, errdefs, sys}},
 		{"internal/bench/figure", []string{api}},
+		{"internal/bench/sdk", []string{"", "internal/bench/figure", api, errdefs}},
 		{"internal/bench/...", []string{
 			"internal/bench/...", "internal/guest/proto",
 			"internal/lifecycle", engine, "internal/network", "internal/network/control", "internal/image", "internal/image/ext4", "internal/guest/client", "internal/guest/link",
@@ -85,7 +86,7 @@ func layers() []layer {
 			api, errdefs, sys,
 		}},
 		{"test/lab/...", []string{"internal/guest/link", api, errdefs, sys}},
-		{"test/...", []string{api, errdefs, sys}},
+		{"test/...", []string{"", api, errdefs, sys}},
 		{"", []string{api, errdefs}},
 	}
 }
@@ -180,6 +181,7 @@ func TestReach(t *testing.T) {
 	}{
 		{"errdefs", "errdefs", nil, nil},
 		{"api", "api", []string{errdefs}, nil},
+		{"Go SDK", "", []string{api, errdefs}, []string{"github.com/coder/websocket"}}, // no network stack, no image or registry code
 		{"protocol", "internal/guest/proto", nil, []string{"connectrpc.com/connect", "google.golang.org/protobuf/"}},
 		{"policy", "internal/network", []string{api, errdefs}, []string{"golang.org/x/net/idna"}},
 		{"link", "internal/guest/link", nil, []string{"golang.org/x/sys/", "github.com/mdlayher/vsock"}},

@@ -42,6 +42,7 @@ func suites() []suite {
 	return []suite{
 		{"boot", "create to the first command's answer, against a bare engine start", runBoot},
 		{"exec", "latency of commands, against the bare channel", runExec},
+		{"sdk", "a command by the Go SDK, against a call of the supervisor's in this process", runSDK},
 		{"copy", "throughput of files, against the bare channel", runCopy},
 		{"attach", "replay of a command's output, against a copy of the same", runReplay},
 		{"image", "tar to a published ext4, against mke2fs -d", runImage},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/internal/bench/bare"
+	"github.com/smolvm/smolvm/internal/bench/sdk"
 	"github.com/smolvm/smolvm/internal/guest/client"
 	"github.com/smolvm/smolvm/internal/guest/proto"
 	"github.com/smolvm/smolvm/internal/network/control"
@@ -67,4 +68,14 @@ func (o *own) measureNet(ctx context.Context, port string) (netFigures, error) {
 		err = errors.New(stderr.String())
 	}
 	return netResult(stdout.Bytes(), err)
+}
+
+func runSDK(ctx context.Context, o *Options) ([]api.Figure, error) {
+	vm, err := o.startVM(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer o.removeVM(ctx, vm)
+	call := func() error { _, err := vm.succeed(ctx, "true"); return err }
+	return sdk.Compare(ctx, o.Home, vm.ID, o.runs(9), call, func(i int) { o.tell("sdk", "pair %d", i) })
 }

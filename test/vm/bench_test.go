@@ -13,6 +13,7 @@ func TestVMBench(t *testing.T) {
 	measured(t, map[string][]string{
 		"boot":     {"create to first answer / bare engine to hello"},
 		"exec":     {"ping / raw echo", "exec overhead / ping", "exec during a copy / idle"},
+		"sdk":      {"Go SDK's Run / in-process call"},
 		"copy":     {"copy in / raw channel", "copy out / raw channel", "agent's peak resident memory"},
 		"image":    {"tar to a published image / mke2fs -d"},
 		"idle":     {"supervisor, Private_Dirty"},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync"
 	"time"
 
 	"github.com/smolvm/smolvm/api"
@@ -143,7 +142,7 @@ func (r *readable) Read(p []byte) (int, error) {
 type queue struct {
 	ctx    context.Context //nolint:containedctx // how long somebody reads
 	pieces chan []byte
-	end    sync.Once
+	over   bool // of put and close, which one goroutine calls
 	left   []byte
 }
 
@@ -151,6 +150,9 @@ func newQueue(ctx context.Context) *queue { return &queue{ctx: ctx, pieces: make
 
 // put waits for room; meanwhile it calls look every now and then.
 func (q *queue) put(p []byte, look func()) {
+	if q.over {
+		return
+	}
 	t := time.NewTicker(time.Second / 2)
 	defer t.Stop()
 	for {
@@ -166,7 +168,12 @@ func (q *queue) put(p []byte, look func()) {
 }
 
 // close says that there is no more.
-func (q *queue) close() { q.end.Do(func() { close(q.pieces) }) }
+func (q *queue) close() {
+	if !q.over {
+		q.over = true
+		close(q.pieces)
+	}
+}
 
 // Read implements io.Reader.
 func (q *queue) Read(p []byte) (int, error) {

@@ -1,0 +1,51 @@
+package smolvm
+
+import (
+	"github.com/smolvm/smolvm/api"
+)
+
+// Config is what a VM is made of. Zero values mean the default.
+type Config = api.Config
+
+// Option changes what New, FromID and NewClient do.
+type Option func(*options)
+
+type options struct {
+	client    *Client
+	temporary bool
+	binary    string
+	home      string
+	host      string
+	token     string
+	progress  api.ProgressFunc
+}
+
+// Temporary binds the VM to this process: when Close is called, or the process ends in whatever way, the VM is stopped and
+// deleted.
+func Temporary() Option { return func(o *options) { o.temporary = true } }
+
+// WithClient has the VM share a client, and with it a private server, with others. Its owner closes it.
+func WithClient(c *Client) Option { return func(o *options) { o.client = c } }
+
+// WithBinary names the program smolvm that becomes the private server.
+func WithBinary(path string) Option { return func(o *options) { o.binary = path } }
+
+// WithHome has the private server keep its VMs in a directory of their own, instead of SMOLVM_HOME.
+func WithHome(dir string) Option { return func(o *options) { o.home = dir } }
+
+// WithHost names a server that others share, as SMOLVM_HOST and SMOLVM_TOKEN do: unix:///PATH, https://HOST:PORT, or
+// http://127.0.0.1:PORT. A unix socket needs no token.
+func WithHost(host, token string) Option {
+	return func(o *options) { o.host, o.token = host, token }
+}
+
+// WithProgress has f told what takes its time: images, kernels, boots.
+func WithProgress(f func(api.Progress)) Option { return func(o *options) { o.progress = f } }
+
+func optionsOf(all []Option) options {
+	var o options
+	for _, set := range all {
+		set(&o)
+	}
+	return o
+}
