@@ -18,6 +18,7 @@ import (
 	"github.com/smolvm/smolvm/internal/image"
 	"github.com/smolvm/smolvm/internal/server"
 	"github.com/smolvm/smolvm/internal/server/gate"
+	"github.com/smolvm/smolvm/internal/server/hostpath"
 	"github.com/smolvm/smolvm/internal/server/listen"
 	"github.com/smolvm/smolvm/internal/sys/token"
 	"github.com/smolvm/smolvm/internal/sys/undo"
@@ -39,6 +40,9 @@ func answer(ctx context.Context, o cli.OpenOptions, s serve.Options) error {
 	}
 	so, err := serverOptions(o, images)
 	if err != nil {
+		return err
+	}
+	if so.Paths, err = hostpath.Below(s.AllowPaths); err != nil {
 		return err
 	}
 	where, err := places(ctx, o, s)
