@@ -298,10 +298,10 @@ for cid in (1, 3):
         print(cid, "unreachable:", e, flush=True)
 `
 
-// TestLabRun runs a VM as users do, with the real Firecracker: the program, its supervisor, the gateway behind the TAP.
-func TestLabRun(t *testing.T) {
-	l := open(t)
-	j := l.tests(t, "internal/sys/tail", "^$") // for the kernel and the monitor
+// program is a job of a package's tests that has the whole program and the default image.
+func (l lab) program(t *testing.T, pkg, pattern string, env ...string) job {
+	t.Helper()
+	j := l.tests(t, pkg, pattern, env...)
 	program := os.Getenv("SMOLVM_BIN")
 	if program == "" {
 		program = filepath.Join("..", "..", "bin", "smolvm")
@@ -314,6 +314,13 @@ func TestLabRun(t *testing.T) {
 		must(t, err)
 		j.add(t, filepath.Join("home", name), path)
 	}
+	return j
+}
+
+// TestLabRun runs a VM as users do, with the real Firecracker: the program, its supervisor, the gateway behind the TAP.
+func TestLabRun(t *testing.T) {
+	l := open(t)
+	j := l.program(t, "internal/sys/tail", "^$")
 	j.Args = []string{
 		"/work/bin/smolvm", "run", "--engine", "firecracker", "--memory", "256m", "--boot-timeout", "180s", "--allow", "a.example:443", "-v", "--", "sh", "-c",
 		"uname -r; getent ahostsv4 a.example && echo resolved; modprobe vsock_loopback; setpriv --reuid 1000 --clear-groups python3 -c \"$1\"; echo done", "sh", stranger,

@@ -2,7 +2,6 @@ package vm
 
 import (
 	"encoding/json"
-	"os"
 	"testing"
 
 	"github.com/smolvm/smolvm/api"
@@ -11,8 +10,7 @@ import (
 // TestVMBench: every suite runs and gives its figures. Whether they meet their goals is no test's business: machines are
 // shared, and one pair says little.
 func TestVMBench(t *testing.T) {
-	c := program(t)
-	for suite, want := range map[string][]string{
+	measured(t, map[string][]string{
 		"boot":     {"create to first answer / bare engine to hello"},
 		"exec":     {"ping / raw echo", "exec overhead / ping", "exec during a copy / idle"},
 		"copy":     {"copy in / raw channel", "copy out / raw channel", "agent's peak resident memory"},
@@ -21,12 +19,21 @@ func TestVMBench(t *testing.T) {
 		"attach":   {"attach replay / copy out"},
 		"ls":       {"ls of 1,000 VMs / reading their records"},
 		"parallel": {"VMs that failed", "growth of the disk", "VMs and trash left", "processes left"},
-		"cycles":   {"cycle in a worn home / in a fresh one", "growth of the disk", "VMs and trash left", "processes left"},
-	} {
+	})
+}
+
+// TestVMLongBench: so does the one that takes minutes.
+func TestVMLongBench(t *testing.T) {
+	measured(t, map[string][]string{
+		"cycles": {"cycle in a worn home / in a fresh one", "growth of the disk", "VMs and trash left", "processes left"},
+	})
+}
+
+// measured runs suites, each of which has figures.
+func measured(t *testing.T, suites map[string][]string) {
+	c := program(t)
+	for suite, want := range suites {
 		t.Run(suite, func(t *testing.T) {
-			if suite == "cycles" && os.Getenv("SMOLVM_LONG_TESTS") == "" {
-				t.Skip("twelve VMs, one after the other: script/test long")
-			}
 			r := c.run(t, "bench", suite, "--runs", "1", "--json")
 			if r.code != 0 && r.code != 1 || r.stderr != "" {
 				t.Fatalf("exit code %d: %s", r.code, r.stderr)

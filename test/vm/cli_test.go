@@ -47,14 +47,6 @@ func program(t *testing.T) cli {
 	return cli{bin}
 }
 
-// long skips what takes longer than a change's tests may: script/test long runs it.
-func long(t *testing.T) {
-	t.Helper()
-	if os.Getenv("SMOLVM_LONG_TESTS") == "" {
-		t.Skip("takes minutes; script/test long runs it")
-	}
-}
-
 // result is how one run of the program ended.
 type result struct {
 	stdout, stderr string

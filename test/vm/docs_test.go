@@ -19,9 +19,13 @@ type block struct {
 	line                          int
 }
 
-const runLong = "<!-- run long -->"
+// The marks of blocks that are run.
+const (
+	runShort = "<!-- run -->"
+	runLong  = "<!-- run long -->"
+)
 
-func (b block) runs() bool { return b.comment == "<!-- run -->" || b.comment == runLong }
+func (b block) runs() bool { return b.comment == runShort || b.comment == runLong }
 
 // documents returns the Markdown files that users read.
 func documents(t *testing.T) []string {
@@ -134,7 +138,13 @@ func TestChangelog(t *testing.T) {
 }
 
 // TestVMDocs runs the commands of the documents as a reader would type them, from the top of a tree that is built.
-func TestVMDocs(t *testing.T) {
+func TestVMDocs(t *testing.T) { typed(t, runShort) }
+
+// TestVMLongDocs runs those that take minutes.
+func TestVMLongDocs(t *testing.T) { typed(t, runLong) }
+
+// typed runs the blocks with a mark.
+func typed(t *testing.T, mark string) {
 	c := program(t)
 	for _, file := range documents(t) {
 		dir := t.TempDir()
@@ -145,15 +155,10 @@ func TestVMDocs(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, b := range blocks(t, file) {
-			if !b.runs() {
+			if b.comment != mark {
 				continue
 			}
-			t.Run(b.file+":"+itoa(b.line), func(t *testing.T) {
-				if b.comment == runLong {
-					long(t)
-				}
-				b.run(t, dir)
-			})
+			t.Run(b.file+":"+itoa(b.line), func(t *testing.T) { b.run(t, dir) })
 		}
 	}
 }

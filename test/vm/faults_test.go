@@ -15,9 +15,8 @@ import (
 	"github.com/smolvm/smolvm/api"
 )
 
-// TestVMHostileGuest: whatever a guest does to itself, the VM's other commands are answered, or its end is told truly.
-func TestVMHostileGuest(t *testing.T) {
-	long(t)
+// TestVMLongHostileGuest: whatever a guest does to itself, the VM's other commands are answered, or its end is told truly.
+func TestVMLongHostileGuest(t *testing.T) {
 	c := program(t)
 	id := c.vm(t, "hostile", "--memory", "512")
 	for _, tt := range []struct {
@@ -61,13 +60,9 @@ func (c *counter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// longLine: a line that does not end is held nowhere. It is a GiB where there is the time for it: emulated, an exec's output
-// comes at some 10 MiB/s.
+// longLine: a line that does not end is held nowhere.
 func longLine(t *testing.T, c cli, id string) {
-	size := 1 << 30
-	if strings.Contains(c.inspect(t, id).Accelerator, "emulated") && os.Getenv("SMOLVM_LONG_TESTS") == "" {
-		size = 128 << 20
-	}
+	const size = 1 << 30
 	supervisor := c.inspect(t, id).SupervisorPID
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -255,10 +250,9 @@ func guestPanic(t *testing.T, c cli, id string) {
 	c.ok(t, "start", id)
 }
 
-// TestVMManyNames: a directory of more entries than anybody has use for comes out, or is refused; nothing hangs, and what
+// TestVMLongManyNames: a directory of more entries than anybody has use for comes out, or is refused; nothing hangs, and what
 // a client left half way is nobody's burden.
-func TestVMManyNames(t *testing.T) {
-	long(t)
+func TestVMLongManyNames(t *testing.T) {
 	c := program(t)
 	id := c.vm(t, "many")
 	c.sh(t, id, `python3 -c "

@@ -3,6 +3,7 @@ package vm
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -80,9 +81,8 @@ func TestVMWrongInput(t *testing.T) {
 	}
 }
 
-// TestVMHostFaults: what is wrong on the host is said, with what to do, and makes nothing worse.
-func TestVMHostFaults(t *testing.T) {
-	long(t)
+// TestVMLongHostFaults: what is wrong on the host is said, with what to do, and makes nothing worse.
+func TestVMLongHostFaults(t *testing.T) {
 	c := program(t)
 	id := c.name(t, "host")
 	c.ok(t, "create", "--name", id, "--memory", "256")
@@ -137,6 +137,8 @@ func TestVMHostFaults(t *testing.T) {
 	})
 	t.Run("a damaged image", func(t *testing.T) { damagedImage(t, c) })
 	t.Run("a home that is shut", func(t *testing.T) { shutHome(t, c) })
+	t.Run("no QEMU", func(t *testing.T) { noQEMU(t, c) })
+	t.Run("the host was restarted", func(t *testing.T) { restartedHost(t, c, id) })
 	t.Run("rm during exec", func(t *testing.T) {
 		b := c.background(t, "exec", id, "--", "sh", "-c", "echo up; sleep 600")
 		if got := b.line(t); got != "up" {
@@ -220,6 +222,50 @@ func damagedImage(t *testing.T, c cli) {
 	r.want(t, 0)
 }
 
+// noQEMU: without its program nothing is made, and it is told what to install.
+func noQEMU(t *testing.T, c cli) {
+	qemu, err := exec.LookPath("qemu-system-x86_64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := len(c.list(t, "-a"))
+	cmd := exec.CommandContext(t.Context(), "unshare", "-Urm", "sh", "-c", `mount --bind /dev/null "$1" && shift && exec "$@"`, "sh", qemu, c.bin, "run", "--", "true") //nolint:gosec // ours
+	out, _ := cmd.CombinedOutput()
+	if code := cmd.ProcessState.ExitCode(); code != 125 || !strings.Contains(string(out), "QEMU is not installed") || !strings.Contains(string(out), "try: apt-get install qemu-system-x86") {
+		t.Errorf("exit code %d, %s", code, out)
+	}
+	if after := len(c.list(t, "-a")); after != before {
+		t.Errorf("%d VMs before, %d after", before, after)
+	}
+}
+
+// restartedHost: a record of another boot is that of a VM that is stopped, whatever has its process ids now, and it starts.
+func restartedHost(t *testing.T, c cli, id string) {
+	box := c.inspect(t, id)
+	kill(t, box.SupervisorPID)
+	if box = c.inspect(t, id); box.State != api.StateError {
+		t.Fatalf("it is %s", box.State)
+	}
+	file := filepath.Join(box.Dir, "state.json")
+	var state map[string]any
+	b, err := os.ReadFile(file) //nolint:gosec // ours
+	if err != nil {
+		t.Fatal(err)
+	}
+	decode(t, string(b), &state)
+	state["boot_id"], state["state"], state["reason"] = "00000000-0000-4000-8000-000000000000", api.StateRunning, ""
+	state["supervisor"] = map[string]any{"pid": os.Getpid(), "start_ticks": 1} // of somebody else now
+	if b, err = json.Marshal(state); err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, b, 0o600)
+	if box = c.inspect(t, id); box.State != api.StateStopped || box.Reason != "host restarted" {
+		t.Errorf("it is %s: %s", box.State, box.Reason)
+	}
+	c.ok(t, "start", id)
+	c.ok(t, "exec", id, "--", "true")
+}
+
 // shutHome: what cannot be written or read is said, with what to do.
 func shutHome(t *testing.T, c cli) {
 	if os.Getuid() == 0 {
@@ -236,7 +282,11 @@ func shutHome(t *testing.T, c cli) {
 			if err := os.Chmod(dir, mode); err != nil {
 				t.Fatal(err)
 			}
-			for _, args := range [][]string{{"create", "--name", "x"}, {"image", "build"}} {
+			calls := [][]string{{"create", "--name", "x"}, {"image", "build"}}
+			if part == "locks" {
+				calls = calls[:1] // those are for VMs
+			}
+			for _, args := range calls {
 				if r := c.with(t, env, args...); r.code == 0 || !strings.Contains(r.stderr, "permission denied") || !strings.Contains(r.stderr, "try: ") {
 					t.Errorf("%q of mode %o, %v: exit code %d, %s", part, mode, args, r.code, r.stderr)
 				}
@@ -248,9 +298,8 @@ func shutHome(t *testing.T, c cli) {
 	}
 }
 
-// TestVMAtOnce: many at the same thing.
-func TestVMAtOnce(t *testing.T) {
-	long(t)
+// TestVMLongAtOnce: many at the same thing.
+func TestVMLongAtOnce(t *testing.T) {
 	c := program(t)
 	id := c.name(t, "once")
 	codes := at(10, func(int) result { return c.run(t, "create", "--name", id, "--memory", "256") })
@@ -301,10 +350,9 @@ func at(n int, do func(i int) result) []result {
 	return out
 }
 
-// TestVMRootFullHome: a home on a small file system that gets full, and on a read-only one, in a mount namespace that ends with
+// TestVMRootLongFullHome: a home on a small file system that gets full, and on a read-only one, in a mount namespace that ends with
 // the test.
-func TestVMRootFullHome(t *testing.T) {
-	long(t)
+func TestVMRootLongFullHome(t *testing.T) {
 	c := program(t)
 	if os.Geteuid() != 0 {
 		t.Skip("mounts a small file system")

@@ -48,10 +48,9 @@ func (c cli) at(t *testing.T, step string, args ...string) int {
 	return cmd.ProcessState.ExitCode()
 }
 
-// TestVMKilledSteps: kill -9 of the client, the supervisor and the monitor at each step. The state is told truly, start and
+// TestVMLongKilledSteps: kill -9 of the client, the supervisor and the monitor at each step. The state is told truly, start and
 // rm work, and nothing is left. One VM goes through all of them: each step's kill is the next one's beginning.
-func TestVMKilledSteps(t *testing.T) {
-	long(t)
+func TestVMLongKilledSteps(t *testing.T) {
 	c := faulty(t)
 	id := c.name(t, "steps")
 	for _, step := range []string{"create.claimed", "create.disk", "create.published"} {

@@ -60,10 +60,9 @@ func (c cli) duplicate(t *testing.T) cli {
 	return cli{bin}
 }
 
-// TestVMUpgrade: VMs that the commit before this one started are ours to list, use, stop and start again, and what was at
+// TestVMLongUpgrade: VMs that the commit before this one started are ours to list, use, stop and start again, and what was at
 // the program's place does not matter to those that run.
-func TestVMUpgrade(t *testing.T) {
-	long(t)
+func TestVMLongUpgrade(t *testing.T) {
 	c := program(t)
 	old := former(t).duplicate(t)
 	id := c.name(t, "upgrade")

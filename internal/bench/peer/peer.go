@@ -154,22 +154,24 @@ func Gateway(ctx context.Context, dir, port string, log *slog.Logger) (_ *Peer, 
 func Slirp(ctx context.Context) (*Peer, error) {
 	return program(ctx, netip.AddrFrom4([4]byte{10, 0, 2, 2}), func(path string) []string {
 		return []string{"slirp4netns", "--configure", "--mtu=" + strconv.Itoa(MTU), "--netns-type=path", path, "tap0"}
-	})
+	}, nil)
 }
 
-// Pasta makes a namespace behind pasta. The host's loopback is where its gateway would be.
+// Pasta makes a namespace behind pasta. The host's loopback is where its gateway would be. Not every pasta may join a namespace of
+// root's, so it makes one of its own, and the peer's thread joins that. What keeps it open ends with pasta, and in an hour.
 func Pasta(ctx context.Context) (*Peer, error) {
-	return program(ctx, netip.AddrFrom4([4]byte{10, 0, 2, 2}), func(path string) []string {
+	return program(ctx, netip.AddrFrom4([4]byte{10, 0, 2, 2}), func(string) []string {
 		return []string{
 			"pasta", "--foreground", "--quiet", "--runas", "0", "--config-net", "--mtu", strconv.Itoa(MTU), "--address", "10.0.2.15", "--netmask", "24",
 			"--gateway", "10.0.2.2", "--ns-ifname", "tap0", "--ipv4-only", "--tcp-ports", "none", "--udp-ports", "none", "--tcp-ns", "none", "--udp-ns", "none",
-			"--netns-only", "--netns", path,
+			"--", "setpriv", "--pdeathsig", "KILL", "sleep", "3600",
 		}
-	})
+	}, (*Peer).joinChild)
 }
 
-// program makes a namespace that a program gives a network of 10.0.2.0/24.
-func program(ctx context.Context, host netip.Addr, argv func(path string) []string) (*Peer, error) {
+// program makes a namespace that a program gives a network of 10.0.2.0/24. join, if there is one, is tried until the peer is
+// in the namespace that the program made.
+func program(ctx context.Context, host netip.Addr, argv func(path string) []string, join func(*Peer, int) bool) (*Peer, error) {
 	p, err := newPeer()
 	if err != nil {
 		return nil, err
@@ -179,13 +181,14 @@ func program(ctx context.Context, host netip.Addr, argv func(path string) []stri
 	args := argv(p.path)
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...) //nolint:gosec // ours
 	cmd.Env, cmd.Stdout, cmd.Stderr = child.Environ(), &said, &said
+	cmd.WaitDelay = time.Second // what it leaves behind may have its outputs
 	c, err := child.Start(cmd)
 	if err != nil {
 		p.Close()
 		return nil, errdefs.Host.Errorf("%s: %w", args[0], err)
 	}
 	p.undo.Add(c.Kill)
-	if err := p.await(ctx, c); err != nil {
+	if err := p.await(ctx, c, join); err != nil {
 		p.Close()
 		return nil, errdefs.Host.Errorf("%s: %w: %s", args[0], err, excerpt.Printable(excerpt.LastLines(said.Bytes(), 1)))
 	}
@@ -193,12 +196,15 @@ func program(ctx context.Context, host netip.Addr, argv func(path string) []stri
 }
 
 // await waits until the namespace has a route: neither program tells it in the same way.
-func (p *Peer) await(ctx context.Context, c *child.Child) error {
+func (p *Peer) await(ctx context.Context, c *child.Child, join func(*Peer, int) bool) error {
+	joined := join == nil
 	for end := time.Now().Add(startLimit); time.Now().Before(end); {
-		var routes []byte
-		p.in(func() { routes, _ = os.ReadFile("/proc/thread-self/net/route") })
-		if strings.Count(string(routes), "\ntap0") > 1 {
-			return nil
+		if joined = joined || join(p, c.PID()); joined {
+			var routes []byte
+			p.in(func() { routes, _ = os.ReadFile("/proc/thread-self/net/route") })
+			if strings.Count(string(routes), "\ntap0") > 1 {
+				return nil
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -209,4 +215,25 @@ func (p *Peer) await(ctx context.Context, c *child.Child) error {
 		}
 	}
 	return errors.New("it gives no network")
+}
+
+// joinChild moves the peer's thread into the network namespace of a process's first child, once that has one of its own.
+func (p *Peer) joinChild(pid int) bool {
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	first, _, _ := strings.Cut(strings.TrimSpace(string(children)), " ")
+	if err != nil || first == "" {
+		return false
+	}
+	path := filepath.Join("/proc", first, "ns/net")
+	ours, err := os.Readlink("/proc/self/ns/net")
+	if its, ierr := os.Readlink(path); err != nil || ierr != nil || its == ours {
+		return false
+	}
+	there, err := os.Open(path) //nolint:gosec // of the kernel's
+	if err != nil {
+		return false
+	}
+	defer func() { _ = there.Close() }()
+	p.in(func() { err = unix.Setns(int(there.Fd()), unix.CLONE_NEWNET) }) //nolint:gosec // descriptors are small
+	return err == nil
 }
