@@ -6,7 +6,6 @@ package gate
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -124,9 +123,4 @@ func (g Gate) note(r *http.Request, w *writer, took time.Duration, broken bool) 
 }
 
 // Refuse answers with err as a problem.
-func Refuse(w http.ResponseWriter, err error) {
-	p := web.ProblemOf(err)
-	w.Header().Set("Content-Type", p.ContentType(""))
-	w.WriteHeader(p.Status)
-	_ = json.NewEncoder(w).Encode(p) // a client that has gone needs no answer
-}
+func Refuse(w http.ResponseWriter, err error) { web.ProblemOf(err).Answer(w) }
