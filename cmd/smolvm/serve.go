@@ -121,7 +121,7 @@ func places(ctx context.Context, o cli.OpenOptions, s serve.Options) (place, err
 		scheme = "https"
 	}
 	p.listeners, p.told["url"] = append(p.listeners, l), scheme+"://"+l.Addr().String()
-	p.remote = gate.NewRemote(file.Token, named, server.Open()...)
+	p.remote = gate.NewRemote(o.Log, file.Token, named, server.Open()...)
 	u.Release()
 	return p, nil
 }

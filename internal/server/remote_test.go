@@ -47,7 +47,7 @@ func TestOverTCP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Remote = gate.NewRemote((&token.File{Path: token.Path(home)}).Token, named, Open()...)
+	o.Remote = gate.NewRemote(o.Log, (&token.File{Path: token.Path(home)}).Token, named, Open()...)
 	if o.Paths, err = hostpath.Below([]string{allowed}); err != nil {
 		t.Fatal(err)
 	}

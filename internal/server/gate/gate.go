@@ -55,6 +55,7 @@ func (g Gate) Wrap(next http.Handler) http.Handler {
 		out := &writer{ResponseWriter: w, rc: http.NewResponseController(w), stall: stall}
 		r = r.WithContext(web.WithStop(r.Context(), g.Stopping))
 		r.Body = &body{ReadCloser: r.Body, rc: out.rc, stall: stall}
+		w.Header().Set("X-Content-Type-Options", "nosniff")
 		_ = out.rc.SetWriteDeadline(time.Time{}) // of the request before, on the same connection
 		defer func() {
 			fault := recover()
