@@ -68,6 +68,8 @@ type Config struct {
 	Engine string `json:"engine,omitempty"`
 	// RequireAccel refuses emulation, which is no security boundary.
 	RequireAccel bool `json:"require_accel,omitempty"`
+	// RequireConfinement refuses a host that cannot put all of its walls around the VM's processes.
+	RequireConfinement bool `json:"require_confinement,omitempty"`
 	// BootTimeoutMs bounds the time from the VMM's start to the agent's hello; 0 = 60 s accelerated, 300 s emulated.
 	BootTimeoutMs int64 `json:"boot_timeout_ms,omitempty"`
 	// NoHostCAs keeps the certificate authorities that the host's administrator added out of the guest, which trusts them

@@ -54,6 +54,7 @@ func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
 	f.StringVarP(&v.cfg.User, "user", "u", "", "`USER` who runs commands: name or uid[:gid] (default root)")
 	engines.Flag(cmd, &v.cfg.Engine)
 	f.BoolVar(&v.cfg.RequireAccel, "require-accel", false, "refuse emulation, which is no security boundary")
+	f.BoolVar(&v.cfg.RequireConfinement, "require-confinement", false, "refuse a host on which a wall around the VM's processes is missing")
 	f.BoolVar(&v.cfg.NoHostCAs, "no-host-cas", false, "do not trust the certificate authorities that this host's administrator added")
 	f.Var(&v.bootTimeout, "boot-timeout", "how long a start may take (default 60s, emulated 300s)")
 	v.net.Add(cmd)

@@ -311,6 +311,21 @@ func TestUselessAccelerator(t *testing.T) {
 	}
 }
 
+// TestRequireConfinement: a VM that asks for every wall does not start where one is missing, and nothing of it runs on.
+func TestRequireConfinement(t *testing.T) {
+	m := rig(t, "")
+	if _, err := m.Create(t.Context(), api.Config{ID: "a", DiskMiB: 256, RequireConfinement: true}, CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := m.Start(t.Context(), "a", nil)
+	if !errdefs.Is(err, errdefs.Denied) || !strings.Contains(err.Error(), "everything: a fake machine runs in this process") {
+		t.Errorf("it starts with %v", err)
+	}
+	if box, err := m.Inspect(t.Context(), "a", false); err != nil || box.State != api.StateError {
+		t.Errorf("it is %s, %v", box.State, err)
+	}
+}
+
 // clientVar makes the test program a client: it starts a VM that is bound to it, and waits.
 const clientVar = "SMOLVM_TEST_CLIENT_HOME"
 

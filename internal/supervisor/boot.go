@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -52,7 +53,7 @@ func (s *supervisor) boot(ctx context.Context) (err error) {
 		}
 	}()
 	// The gateway started beside the guest. Without it, there is no VM: nobody would know why it reaches nothing.
-	if err := s.policy.attach(ctx, s.uplink); err != nil {
+	if err := cmp.Or(s.policy.attach(ctx, s.uplink), s.confined("gateway", s.uplink.Missing())); err != nil {
 		return err
 	}
 	fault.Point("supervise.hello", b.machine.Handle().PID)
@@ -146,6 +147,14 @@ func (s *supervisor) bound(m engine.Machine) error {
 		return errdefs.Host.Errorf("put the monitor %d into its control group: %w", pid, err).WithRemedy("smolvm doctor")
 	}
 	return nil
+}
+
+// confined refuses what a wall is missing around, where all are asked for.
+func (s *supervisor) confined(what string, missing []string) error {
+	if !s.config.Config.RequireConfinement || len(missing) == 0 {
+		return nil
+	}
+	return errdefs.Denied.Errorf("the VM's %s would not be wholly confined: %s", what, strings.Join(missing, "; ")).WithRemedy("smolvm doctor; without --require-confinement it goes without")
 }
 
 // booting tries one accelerator after the other.
@@ -257,11 +266,7 @@ func (b *booting) one(ctx context.Context, a engine.Accel, limit time.Duration) 
 	if b.machine, err = b.way.Engine.Start(boot, spec); err != nil {
 		return err
 	}
-	err = b.s.recordMonitor(b.machine)
-	if err == nil {
-		err = b.s.bound(b.machine)
-	}
-	if err != nil {
+	if err := cmp.Or(b.s.recordMonitor(b.machine), b.s.bound(b.machine), b.s.confined("monitor", b.machine.Handle().Unconfined)); err != nil {
 		b.drop(ctx)
 		return err
 	}

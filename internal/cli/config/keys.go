@@ -56,6 +56,7 @@ func keys() []key {
 		{kind: text, flag: "workdir", doc: "where commands run"},
 		{kind: text, flag: "user", builtIn: "root", doc: "who runs commands: name or uid[:gid]"},
 		{kind: boolean, flag: "require-accel", builtIn: "false", doc: "refuse emulation, which is no security boundary"},
+		{kind: boolean, flag: "require-confinement", builtIn: "false", doc: "refuse a host on which a wall around the VM's processes is missing"},
 		{kind: boolean, flag: "no-host-cas", builtIn: "false", doc: "do not trust the certificate authorities that the host's administrator added"},
 		{kind: size, flag: "boot-timeout", builtIn: "60s, emulated 300s", doc: "how long a start may take: 90s, or a number of seconds"},
 		{kind: size, flag: "ttl", doc: "stop a VM that has run for so long: 2h, or a number of seconds"},

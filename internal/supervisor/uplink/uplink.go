@@ -46,6 +46,7 @@ type Uplink struct {
 
 	mu      sync.Mutex
 	policy  api.NetworkPolicy
+	missing []string      // of the measures that confine the gateway
 	taken   *os.File      // the wire, where it is not the one that we made
 	rewired bool          // another wire came since the last gateway was started
 	begun   *session      // the gateway that was started last
@@ -148,6 +149,13 @@ func (u *Uplink) run(ctx context.Context) {
 	}
 }
 
+// Missing are the measures that do not confine the gateway, each with its reason. It is known once a policy is in force.
+func (u *Uplink) Missing() []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.missing
+}
+
 // one runs one gateway to its end.
 func (u *Uplink) one(ctx context.Context) error {
 	wire := u.end()
@@ -170,6 +178,9 @@ func (u *Uplink) one(ctx context.Context) error {
 		return err
 	}
 	if r := a.Ready; r != nil {
+		u.mu.Lock()
+		u.missing = r.Missing
+		u.mu.Unlock()
 		u.opts.Log.Info("the gateway is up", "pid", s.child.PID(), "in_force", r.InForce, "missing", r.Missing)
 	}
 	// A policy that came meanwhile comes after the one it started with.
