@@ -15,10 +15,10 @@ import (
 //go:embed comments.json
 var comments []byte
 
-// explain gives schemas the words of the sources, where they have none of their own.
+// explain gives schemas the words of the sources, where they have none of their own, and the bounds of numbers.
 func explain(schemas huma.Registry) error {
-	var said map[string]string
-	if err := json.Unmarshal(comments, &said); err != nil {
+	e := explainer{bounds: bounds()}
+	if err := json.Unmarshal(comments, &e.said); err != nil {
 		return err
 	}
 	for name, s := range schemas.Map() {
@@ -27,24 +27,39 @@ func explain(schemas huma.Registry) error {
 			continue
 		}
 		if s.Description == "" && ours(t) {
-			s.Description = said[t.Name()]
+			s.Description = e.said[t.Name()]
 		}
-		explainFields(s, t, said)
+		e.fields(s, t)
+		s.PrecomputeMessages()
 	}
 	return nil
 }
 
-// explainFields looks at what is embedded too.
-func explainFields(s *huma.Schema, t reflect.Type, said map[string]string) {
+type explainer struct {
+	said   map[string]string
+	bounds map[string]bound
+}
+
+// fields looks at what is embedded too.
+func (e explainer) fields(s *huma.Schema, t reflect.Type) {
 	for f := range t.Fields() {
 		if f.Anonymous && f.Type.Kind() == reflect.Struct {
-			explainFields(s, f.Type, said)
+			e.fields(s, f.Type)
 			continue
 		}
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		// What is nothing but a reference may have no words of its own in every reader; these are for those that show them.
-		if p := s.Properties[name]; p != nil && p.Description == "" && ours(t) {
-			p.Description = said[t.Name()+"."+name]
+		p := s.Properties[name]
+		if p == nil || !ours(t) {
+			continue
+		}
+		if p.Description == "" {
+			p.Description = e.said[t.Name()+"."+name]
+		}
+		if b, ok := e.bounds[t.Name()+"."+name]; ok {
+			p.Minimum = &b.least
+			if b.most != 0 {
+				p.Maximum = &b.most
+			}
 		}
 	}
 }
