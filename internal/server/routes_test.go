@@ -479,3 +479,16 @@ func TestNoWebSocket(t *testing.T) {
 		}
 	}
 }
+
+// TestRestarted: a connection that was kept to a VM's former life is none to its next one.
+func TestRestarted(t *testing.T) {
+	r := newRig(t)
+	r.call(201, "POST", "/v1/sandboxes", map[string]any{"id": "web", "disk_mib": 256, "start": true}, nil)
+	for range 3 {
+		r.call(200, "GET", of("/stat", "/"), nil, nil)
+		r.call(200, "POST", "/v1/sandboxes/web/stop", map[string]any{"kill": true}, nil)
+		r.call(409, "GET", of("/tar", t.TempDir()), nil, nil)
+		r.call(200, "POST", "/v1/sandboxes/web/start", nil, nil)
+		r.call(200, "GET", of("/list", t.TempDir()), nil, nil)
+	}
+}
