@@ -42,11 +42,11 @@ const (
 
 // Config is what a VM is made of, as its user asks for it. Zero values mean the default.
 type Config struct {
-	ID        string `json:"id"`
+	ID        string `json:"id"` // 1 to 63 of a-z, 0-9, _ and -; one is made up where it is empty
 	Image     string `json:"image"`
-	CPUs      int    `json:"cpus"`
-	MemoryMiB int    `json:"memory_mib"`
-	DiskMiB   int    `json:"disk_mib"`
+	CPUs      int    `json:"cpus"`       // 1 to 32; default 1
+	MemoryMiB int    `json:"memory_mib"` // from 128; default 1024
+	DiskMiB   int    `json:"disk_mib"`   // 256 to 262144; default 8192
 	// DiskRateMiB and DiskIOPS bound the writable disk's MiB and requests per second; 0 = no limit.
 	DiskRateMiB int `json:"disk_rate_mib,omitempty"`
 	DiskIOPS    int `json:"disk_iops,omitempty"`

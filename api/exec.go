@@ -33,8 +33,8 @@ type ExecRequest struct {
 	Cwd  string            `json:"cwd,omitempty"`  // default: the VM's workdir, else the user's home
 	User string            `json:"user,omitempty"` // name or uid[:gid]; default: the VM's user, else root
 
-	Stdin        bool         `json:"stdin,omitempty"` // false: /dev/null
-	TimeoutMs    int64        `json:"timeout_ms,omitempty"`
+	Stdin        bool         `json:"stdin,omitempty"`         // false: /dev/null
+	TimeoutMs    int64        `json:"timeout_ms,omitempty"`    // then it is killed with all that it started; 0 = never
 	OnDisconnect OnDisconnect `json:"on_disconnect,omitempty"` // default: kill
 	// TTY gives the command a terminal; nil: pipes.
 	TTY *TTY `json:"tty,omitempty"`

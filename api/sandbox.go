@@ -5,7 +5,7 @@ import "time"
 // Sandbox is a VM as it is seen from outside: what `inspect` and `ls` show.
 type Sandbox struct {
 	ID     string `json:"id"`
-	State  State  `json:"state"`
+	State  State  `json:"state" enum:"created,starting,running,paused,stopping,stopped,hibernated,deleting,error,broken"`
 	Reason string `json:"reason"` // why it is in this state, e.g. "guest powered off"
 	Owner  Owner  `json:"owner"`
 

@@ -19,6 +19,7 @@ import (
 	"github.com/smolvm/smolvm/internal/image"
 	"github.com/smolvm/smolvm/internal/server"
 	"github.com/smolvm/smolvm/internal/server/gate"
+	"github.com/smolvm/smolvm/internal/server/hostpath"
 	"github.com/smolvm/smolvm/internal/server/listen"
 	"github.com/smolvm/smolvm/internal/sys/token"
 	"github.com/smolvm/smolvm/internal/sys/undo"
@@ -43,6 +44,9 @@ func answer(ctx context.Context, o cli.OpenOptions, s serve.Options) error {
 	}
 	so, err := serverOptions(o, images)
 	if err != nil {
+		return err
+	}
+	if so.Paths, err = hostpath.Below(s.AllowPaths); err != nil {
 		return err
 	}
 	where, err := places(ctx, o, s)
@@ -125,7 +129,7 @@ func places(ctx context.Context, o cli.OpenOptions, s serve.Options) (place, err
 		scheme = "https"
 	}
 	p.listeners, p.told["url"] = append(p.listeners, l), scheme+"://"+l.Addr().String()
-	p.remote = gate.NewRemote(file.Token, named, server.Open()...)
+	p.remote = gate.NewRemote(o.Log, file.Token, named, server.Open()...)
 	u.Release()
 	return p, nil
 }

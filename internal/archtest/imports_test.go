@@ -70,6 +70,7 @@ func layers() []layer {
 		{"internal/cli/...", []string{"internal/cli/...", "internal/lifecycle", api, errdefs, sys}},
 		{"internal/server/web", []string{api, errdefs}},
 		{"internal/server/gate", []string{"internal/server/web", api, errdefs, sys}},
+		{"internal/server/hostpath", []string{errdefs}},
 		{"internal/server/listen", []string{errdefs, sys}},
 		{"internal/server/...", []string{"internal/server/...", "internal/lifecycle", api, errdefs, sys}},
 		{"internal/mcp", []string{"internal/lifecycle", api, errdefs, sys}},

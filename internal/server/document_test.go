@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 )
 
@@ -67,7 +68,10 @@ func TestDocumentIsWhole(t *testing.T) {
 			}
 		}
 		Components struct {
-			Schemas         map[string]struct{ Required []string }
+			Schemas map[string]struct {
+				Required   []string
+				Properties map[string]struct{ Enum []string }
+			}
 			SecuritySchemes map[string]any
 		}
 	}
@@ -99,6 +103,24 @@ func TestDocumentIsWhole(t *testing.T) {
 					t.Errorf("%s: %s is no parameter", name, part[1])
 				}
 			}
+		}
+	}
+	var classes, states []string
+	for _, c := range errdefs.Classes() {
+		classes = append(classes, string(c))
+	}
+	for _, s := range append(api.States(), api.StateBroken) {
+		states = append(states, string(s))
+	}
+	for _, tt := range []struct {
+		schema, field string
+		want          []string
+	}{{"Problem", "code", classes}, {"Sandbox", "state", states}} {
+		got := doc.Components.Schemas[tt.schema].Properties[tt.field].Enum
+		slices.Sort(got)
+		slices.Sort(tt.want)
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s.%s may be %v, and is one of %v", tt.schema, tt.field, got, tt.want)
 		}
 	}
 	for _, name := range []string{"Sandbox", "Problem", "CommandResult"} {

@@ -80,7 +80,7 @@ func serveMain(ctx context.Context, at, home string) error {
 		var named func(string) bool
 		l, named, err = listen.TCP(ctx, at, "", "")
 		file := &token.File{Path: token.Path(home)}
-		o.Remote = gate.NewRemote(file.Token, named, Open()...)
+		o.Remote = gate.NewRemote(o.Log, file.Token, named, Open()...)
 	}
 	if err != nil {
 		return err

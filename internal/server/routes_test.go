@@ -455,3 +455,40 @@ func TestKilled(t *testing.T) {
 		t.Errorf("the VM's lock: %t, %v", held, err)
 	}
 }
+
+// TestNoWebSocket: what is no proper request for one is told as every other failure.
+func TestNoWebSocket(t *testing.T) {
+	r := newRig(t)
+	r.call(201, "POST", "/v1/sandboxes", map[string]any{"id": "web", "disk_mib": 256, "start": true}, nil)
+	const path = "/v1/sandboxes/web/exec/ws"
+	for _, tt := range []struct {
+		status  int
+		headers []string
+	}{
+		{400, nil},
+		{400, []string{"Upgrade", "websocket", "Connection", "Upgrade"}},
+		{426, []string{"Upgrade", "websocket", "Sec-WebSocket-Protocol", "smolvm.v1"}},
+		{400, []string{"Upgrade", "websocket", "Connection", "Upgrade", "Sec-WebSocket-Protocol", "smolvm.v1", "Sec-WebSocket-Version", "13"}},
+	} {
+		var p struct {
+			Code   string
+			Status int
+		}
+		if r.call(tt.status, "GET", path, nil, &p, tt.headers...); p.Code != "invalid" || p.Status != tt.status {
+			t.Errorf("%v: %+v", tt.headers, p)
+		}
+	}
+}
+
+// TestRestarted: a connection that was kept to a VM's former life is none to its next one.
+func TestRestarted(t *testing.T) {
+	r := newRig(t)
+	r.call(201, "POST", "/v1/sandboxes", map[string]any{"id": "web", "disk_mib": 256, "start": true}, nil)
+	for range 3 {
+		r.call(200, "GET", of("/stat", "/"), nil, nil)
+		r.call(200, "POST", "/v1/sandboxes/web/stop", map[string]any{"kill": true}, nil)
+		r.call(409, "GET", of("/tar", t.TempDir()), nil, nil)
+		r.call(200, "POST", "/v1/sandboxes/web/start", nil, nil)
+		r.call(200, "GET", of("/list", t.TempDir()), nil, nil)
+	}
+}

@@ -26,6 +26,7 @@ import (
 	"github.com/smolvm/smolvm/internal/server/docs"
 	"github.com/smolvm/smolvm/internal/server/files"
 	"github.com/smolvm/smolvm/internal/server/gate"
+	"github.com/smolvm/smolvm/internal/server/hostpath"
 	"github.com/smolvm/smolvm/internal/server/images"
 	"github.com/smolvm/smolvm/internal/server/network"
 	"github.com/smolvm/smolvm/internal/server/sandboxes"
@@ -43,7 +44,9 @@ type Options struct {
 	Version api.Version
 	// Remote says who may ask over TCP; nil: nobody.
 	Remote *gate.Remote
-	Log    *slog.Logger
+	// Paths are the files of this host that requests over TCP may name.
+	Paths hostpath.Allowed
+	Log   *slog.Logger
 	// SSHImages lays out images for logins by SSH; nil: there are none.
 	SSHImages settings.SSHImages
 }
@@ -83,7 +86,9 @@ func New(ctx context.Context, o Options) *Server {
 	s.stop = sync.OnceFunc(func() { close(s.stopping) })
 	docs.Register(mux)
 	s.register()
-	web.Finish(s.api.OpenAPI())
+	if err := web.Finish(s.api.OpenAPI()); err != nil {
+		panic(err) // a file in this program is none, which every test of the server finds
+	}
 	s.http = &http.Server{
 		Handler:           gate.Gate{Remote: o.Remote, Counts: s.counts, Log: o.Log, Stopping: s.stopping}.Wrap(routed{mux}),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10,
@@ -97,7 +102,7 @@ func New(ctx context.Context, o Options) *Server {
 
 func (s *Server) register() {
 	status.Routes{Version: s.opts.Version, Started: time.Now(), Counts: s.counts, List: s.opts.VMs.List}.Register(s.api)
-	sandboxes.Routes{VMs: s.opts.VMs}.Register(s.api)
+	sandboxes.Routes{VMs: s.opts.VMs, Paths: s.opts.Paths}.Register(s.api)
 	watch.Routes{VMs: s.opts.VMs}.Register(s.api)
 	settings.Routes{VMs: s.opts.VMs, Build: s.opts.SSHImages}.Register(s.api)
 	commands.Routes{Sockets: &s.sockets, Connect: func(ctx context.Context, id string) (commands.Guest, func(), error) {

@@ -32,6 +32,11 @@ func TestProblems(t *testing.T) {
 		{"GET", "/v1/sandboxes?frob=1", ``, "query.frob", "unknown query parameter"},
 		{"GET", "/v1/sandboxes?all", ``, "query.all", "has no value"},
 		{"DELETE", "/v1/sandboxes/web?force=", ``, "query.force", "has no value"},
+		{"POST", "/v1/sandboxes", `{"cpus":33}`, "body.cpus", "<= 32"},
+		{"POST", "/v1/sandboxes", `{"memory_mib":-1}`, "body.memory_mib", ">= 0"},
+		{"POST", "/v1/sandboxes", `{"id":"x","ports":[{"guest_port":70000}]}`, "body.ports[0].guest_port", "<= 65535"},
+		{"POST", "/v1/sandboxes", `{"ttl_ms":1e300}`, "body.ttl_ms", "<= 9"},
+		{"POST", "/v1/sandboxes/web/exec", `{"tty":{"rows":70000}}`, "body.tty.rows", "<= 65535"},
 		{"POST", "/v1/sandboxes", `{"owner":"nobody"}`, "", "neither keep nor client"},
 	} {
 		w := ask(t, s, tt.method, tt.path, tt.body)

@@ -20,6 +20,7 @@ type Options struct {
 	Listen        string // ADDRESS:PORT
 	TLSCert       string
 	TLSKey        string
+	AllowPaths    []string // directories of this host in which requests over TCP may name files
 	LogRequests   bool
 	ExitWithStdin bool // end when standard input does
 }
@@ -55,12 +56,14 @@ answers, it prints one line of JSON that tells where. It holds no state: it may 
 	f.StringVar(&o.Listen, "listen", "", "`ADDRESS:PORT` to answer at, for who shows the token")
 	f.StringVar(&o.TLSCert, "tls-cert", "", "`FILE` with the certificate, PEM")
 	f.StringVar(&o.TLSKey, "tls-key", "", "`FILE` with its key, PEM")
+	f.StringArrayVar(&o.AllowPaths, "allow-path", nil, "`DIR` of this host in which requests over TCP may name kernels and root file systems")
 	f.BoolVar(&o.LogRequests, "log-requests", false, "log each request to stderr")
 	f.BoolVar(&o.ExitWithStdin, "exit-with-stdin", false, "end when standard input does")
 	_ = cmd.RegisterFlagCompletionFunc("listen", cobra.FixedCompletions([]string{"127.0.0.1:8010", "[::1]:8010"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.MarkFlagDirname("allow-path")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if o.Listen == "" && (o.TLSCert != "" || o.TLSKey != "") {
-			return errdefs.Invalid.Errorf("serve: --tls-cert and --tls-key are for --listen").WithRemedy("smolvm serve --listen ADDRESS:PORT")
+		if o.Listen == "" && (o.TLSCert != "" || o.TLSKey != "" || len(o.AllowPaths) > 0) {
+			return errdefs.Invalid.Errorf("serve: --tls-cert, --tls-key and --allow-path are for --listen").WithRemedy("smolvm serve --listen ADDRESS:PORT")
 		}
 		return e.Serve(cmd.Context(), o)
 	}

@@ -59,10 +59,30 @@ type socket struct {
 	reader   chan struct{} // closed when nothing is read any more; nil before begin
 }
 
-// spy notes the connection that a WebSocket is made of.
+// spy notes the connection that a WebSocket is made of, and keeps the words back in which it is refused.
 type spy struct {
 	http.ResponseWriter
-	conn net.Conn
+	conn    net.Conn
+	refused int // with that status
+	why     []byte
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (s *spy) WriteHeader(status int) {
+	if status >= http.StatusBadRequest {
+		s.refused = status
+		return
+	}
+	s.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (s *spy) Write(b []byte) (int, error) {
+	if s.refused != 0 {
+		s.why = append(s.why, b...)
+		return len(b), nil
+	}
+	return s.ResponseWriter.Write(b)
 }
 
 // accept makes a WebSocket of a request, or answers why not and returns nil.
@@ -73,6 +93,11 @@ func (r Routes) accept(ctx context.Context, a *web.Answer) *socket {
 		Subprotocols: []string{api.StreamProtocol}, CompressionMode: websocket.CompressionDisabled,
 	})
 	if err != nil {
+		if seen.refused != 0 {
+			p := web.NewProblem(errdefs.Invalid, strings.TrimSpace(string(seen.why)))
+			p.Status, p.Title = seen.refused, http.StatusText(seen.refused)
+			p.Answer(w)
+		}
 		return nil
 	}
 	ws.SetReadLimit(api.MaxStreamMessage)

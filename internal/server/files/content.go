@@ -42,22 +42,22 @@ func (r Routes) read(ctx context.Context, in *struct {
 	Range string `header:"Range" doc:"bytes=FROM-TO" example:"bytes=0-1023"`
 }, a *web.Answer,
 ) error {
-	g, done, err := r.open(ctx, in.VM, in.Path.Path)
-	if err != nil {
-		return err
-	}
-	defer done()
-	info, err := g.Stat(ctx, in.Path.Path, false)
+	return r.on(ctx, in.VM, func(g Guest) error { return content(ctx, g, in.Path.Path, in.Range, a) }, in.Path.Path)
+}
+
+// content answers with what is in a file, or a range of it.
+func content(ctx context.Context, g Guest, path, span string, a *web.Answer) error {
+	info, err := g.Stat(ctx, path, false)
 	if err != nil {
 		return err
 	}
 	if info.Type != "file" {
-		return errdefs.Invalid.Errorf("read %s: it is a %s and no file", in.Path.Path, info.Type)
+		return errdefs.Invalid.Errorf("read %s: it is a %s and no file", path, info.Type)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if info.Size == 0 { // or one of those that the guest's kernel makes up as they are read
-		f, err := g.ReadFile(ctx, in.Path.Path, 0, -1)
+		f, err := g.ReadFile(ctx, path, 0, -1)
 		if err != nil {
 			return err
 		}
@@ -65,15 +65,15 @@ func (r Routes) read(ctx context.Context, in *struct {
 		_, err = io.Copy(a.Stream(bytesType), f)
 		return err
 	}
-	if strings.Contains(in.Range, ",") {
-		in.Range = ""
+	if strings.Contains(span, ",") {
+		span = ""
 	}
-	if in.Range != "" && !satisfiable(in.Range, info.Size) {
-		p := web.NewProblem(errdefs.Invalid, "range: "+strconv.Quote(in.Range)+" is none of a file of "+strconv.FormatInt(info.Size, 10)+" bytes")
+	if span != "" && !satisfiable(span, info.Size) {
+		p := web.NewProblem(errdefs.Invalid, "range: "+strconv.Quote(span)+" is none of a file of "+strconv.FormatInt(info.Size, 10)+" bytes")
 		p.Status, p.Title = http.StatusRequestedRangeNotSatisfiable, http.StatusText(http.StatusRequestedRangeNotSatisfiable)
 		return p
 	}
-	f := &remote{ctx: ctx, guest: g, path: in.Path.Path, size: info.Size}
+	f := &remote{ctx: ctx, guest: g, path: path, size: info.Size}
 	defer f.close()
 	if err := f.open(); err != nil { // before the answer begins, so that it can tell
 		return err
@@ -81,13 +81,16 @@ func (r Routes) read(ctx context.Context, in *struct {
 	req, w := a.HTTP()
 	req = req.Clone(ctx)
 	req.Header.Del("Range")
-	if in.Range != "" {
-		req.Header.Set("Range", in.Range)
+	if span != "" {
+		req.Header.Set("Range", span)
 	}
 	w.Header().Set("Content-Type", bytesType)
 	w.Header().Set("Cache-Control", "no-store")
 	http.ServeContent(w, req, "", time.Time{}, f) // no time: the guest's clock and word would decide what is fresh
-	return f.failed
+	if f.failed != nil {                          // the answer has begun: nothing is tried again
+		return errdefs.Unavailable.Errorf("read %s: %s", path, f.failed.Error())
+	}
+	return nil
 }
 
 // satisfiable asks net/http, which would answer in words of its own.
@@ -183,29 +186,21 @@ func (r Routes) write(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	g, done, err := r.open(ctx, in.VM, in.Path.Path)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	return nil, g.WriteFile(ctx, in.Path.Path, mode&os.ModePerm, in.Content)
+	return nil, r.on(ctx, in.VM, func(g Guest) error { return g.WriteFile(ctx, in.Path.Path, mode&os.ModePerm, in.Content) }, in.Path.Path)
 }
 
 func (r Routes) readTar(ctx context.Context, in *struct{ Path }, a *web.Answer) error {
-	g, done, err := r.open(ctx, in.VM, in.Path.Path)
-	if err != nil {
-		return err
-	}
-	defer done()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	t, err := g.TarOut(ctx, in.Path.Path)
-	if err != nil {
+	return r.on(ctx, in.VM, func(g Guest) error {
+		t, err := g.TarOut(ctx, in.Path.Path)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = t.Close() }()
+		_, err = io.Copy(a.Stream(tarType), t)
 		return err
-	}
-	defer func() { _ = t.Close() }()
-	_, err = io.Copy(a.Stream(tarType), t)
-	return err
+	}, in.Path.Path)
 }
 
 func (r Routes) writeTar(ctx context.Context, in *struct {
@@ -213,10 +208,5 @@ func (r Routes) writeTar(ctx context.Context, in *struct {
 	web.Upload
 },
 ) (*struct{}, error) {
-	g, done, err := r.open(ctx, in.VM, in.Path.Path)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	return nil, g.TarIn(ctx, in.Path.Path, in.Content)
+	return nil, r.on(ctx, in.VM, func(g Guest) error { return g.TarIn(ctx, in.Path.Path, in.Content) }, in.Path.Path)
 }

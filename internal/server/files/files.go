@@ -1,6 +1,6 @@
 // Package files holds the HTTP API's routes about a VM's files. All of them are the guest's: a path means nothing on this host.
 //
-// Layer: part of the front server. It may import internal/server/web, api, errdefs.
+// Layer: part of the front server. It may import internal/server/web, lifecycle, api, errdefs.
 package files
 
 import (
@@ -15,6 +15,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/lifecycle"
 	"github.com/smolvm/smolvm/internal/server/web"
 )
 
@@ -87,17 +88,27 @@ type Path struct {
 	Path string `query:"path" required:"true" minLength:"1" maxLength:"4096" pattern:"^/" patternDescription:"an absolute path" example:"/root/out.txt" doc:"the absolute path in the VM"`
 }
 
-// open returns the way into the VM.
-func (r Routes) open(ctx context.Context, vm web.VM, paths ...string) (Guest, func(), error) {
+// on calls f with the way into the VM, and once more on a fresh connection where the supervisor saw nothing of the first call.
+func (r Routes) on(ctx context.Context, vm web.VM, f func(Guest) error, paths ...string) error {
 	if err := vm.Check(); err != nil {
-		return nil, nil, err
+		return err
 	}
 	for _, p := range paths {
 		if !strings.HasPrefix(p, "/") || strings.ContainsRune(p, 0) {
-			return nil, nil, errdefs.Invalid.Errorf("path: %q is not absolute, or has a NUL byte", p)
+			return errdefs.Invalid.Errorf("path: %q is not absolute, or has a NUL byte", p)
 		}
 	}
-	return r.Connect(ctx, vm.ID)
+	for again := false; ; again = true {
+		g, done, err := r.Connect(ctx, vm.ID)
+		if err != nil {
+			return err
+		}
+		err = f(g)
+		done()
+		if again || !lifecycle.Unsent(err) {
+			return err
+		}
+	}
 }
 
 func (r Routes) stat(ctx context.Context, in *struct {
@@ -105,12 +116,11 @@ func (r Routes) stat(ctx context.Context, in *struct {
 	NoFollow bool `query:"no_follow" doc:"of a symlink, not of what it leads to"`
 },
 ) (*web.Body[api.FileInfo], error) {
-	g, done, err := r.open(ctx, in.VM, in.Path.Path)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	info, err := g.Stat(ctx, in.Path.Path, in.NoFollow)
+	var info api.FileInfo
+	err := r.on(ctx, in.VM, func(g Guest) (err error) {
+		info, err = g.Stat(ctx, in.Path.Path, in.NoFollow)
+		return err
+	}, in.Path.Path)
 	return &web.Body[api.FileInfo]{Body: info}, err
 }
 
@@ -120,12 +130,11 @@ type Directory struct {
 }
 
 func (r Routes) list(ctx context.Context, in *struct{ Path }) (*web.Body[Directory], error) {
-	g, done, err := r.open(ctx, in.VM, in.Path.Path)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	entries, err := g.List(ctx, in.Path.Path)
+	var entries []api.FileInfo
+	err := r.on(ctx, in.VM, func(g Guest) (err error) {
+		entries, err = g.List(ctx, in.Path.Path)
+		return err
+	}, in.Path.Path)
 	return &web.Body[Directory]{Body: Directory{append([]api.FileInfo{}, entries...)}}, err
 }
 
@@ -134,12 +143,7 @@ func (r Routes) remove(ctx context.Context, in *struct {
 	Recursive bool `query:"recursive" doc:"a directory with all in it"`
 },
 ) (*struct{}, error) {
-	g, done, err := r.open(ctx, in.VM, in.Path.Path)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	return nil, g.Remove(ctx, in.Path.Path, in.Recursive)
+	return nil, r.on(ctx, in.VM, func(g Guest) error { return g.Remove(ctx, in.Path.Path, in.Recursive) }, in.Path.Path)
 }
 
 // MkdirRequest says which directory to make.
@@ -158,12 +162,7 @@ func (r Routes) mkdir(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	g, done, err := r.open(ctx, in.VM, in.Body.Path)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	return nil, g.Mkdir(ctx, in.Body.Path, mode, in.Body.Parents)
+	return nil, r.on(ctx, in.VM, func(g Guest) error { return g.Mkdir(ctx, in.Body.Path, mode, in.Body.Parents) }, in.Body.Path)
 }
 
 // MoveRequest gives a file another name.
@@ -177,12 +176,7 @@ func (r Routes) move(ctx context.Context, in *struct {
 	Body MoveRequest
 },
 ) (*struct{}, error) {
-	g, done, err := r.open(ctx, in.VM, in.Body.From, in.Body.To)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	return nil, g.Rename(ctx, in.Body.From, in.Body.To)
+	return nil, r.on(ctx, in.VM, func(g Guest) error { return g.Rename(ctx, in.Body.From, in.Body.To) }, in.Body.From, in.Body.To)
 }
 
 // ChmodRequest sets a file's permission bits.
@@ -200,12 +194,7 @@ func (r Routes) chmod(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	g, done, err := r.open(ctx, in.VM, in.Body.Path)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	return nil, g.Chmod(ctx, in.Body.Path, mode)
+	return nil, r.on(ctx, in.VM, func(g Guest) error { return g.Chmod(ctx, in.Body.Path, mode) }, in.Body.Path)
 }
 
 // octal reads permission bits as chmod(1) has them, those above the nine too.

@@ -6,7 +6,6 @@ package gate
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -56,6 +55,7 @@ func (g Gate) Wrap(next http.Handler) http.Handler {
 		out := &writer{ResponseWriter: w, rc: http.NewResponseController(w), stall: stall}
 		r = r.WithContext(web.WithStop(r.Context(), g.Stopping))
 		r.Body = &body{ReadCloser: r.Body, rc: out.rc, stall: stall}
+		w.Header().Set("X-Content-Type-Options", "nosniff")
 		_ = out.rc.SetWriteDeadline(time.Time{}) // of the request before, on the same connection
 		defer func() {
 			fault := recover()
@@ -124,9 +124,4 @@ func (g Gate) note(r *http.Request, w *writer, took time.Duration, broken bool) 
 }
 
 // Refuse answers with err as a problem.
-func Refuse(w http.ResponseWriter, err error) {
-	p := web.ProblemOf(err)
-	w.Header().Set("Content-Type", p.ContentType(""))
-	w.WriteHeader(p.Status)
-	_ = json.NewEncoder(w).Encode(p) // a client that has gone needs no answer
-}
+func Refuse(w http.ResponseWriter, err error) { web.ProblemOf(err).Answer(w) }

@@ -239,7 +239,7 @@ func TestRemote(t *testing.T) {
 		{"beside an open page", "localhost", "/docsx", nil, 401},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			m := NewRemote(func() (string, error) { return secret, nil }, named, "/docs", "/assets/")
+			m := NewRemote(slog.New(slog.DiscardHandler), func() (string, error) { return secret, nil }, named, "/docs", "/assets/")
 			seen := false
 			h := Gate{Remote: m, Counts: &Counts{}, Log: slog.New(slog.DiscardHandler)}.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { seen = true }))
 			r := httptest.NewRequestWithContext(web.WithPeer(t.Context(), web.Peer{Remote: true}), http.MethodGet, tt.path, nil)
@@ -263,19 +263,22 @@ func TestRemote(t *testing.T) {
 func TestNobody(t *testing.T) {
 	for name, m := range map[string]*Remote{
 		"none":    nil,
-		"empty":   NewRemote(func() (string, error) { return "", nil }, func(string) bool { return true }),
-		"failing": NewRemote(func() (string, error) { return "", errors.New("no such file") }, func(string) bool { return true }),
+		"empty":   NewRemote(slog.New(slog.DiscardHandler), func() (string, error) { return "", nil }, func(string) bool { return true }),
+		"failing": NewRemote(slog.New(slog.DiscardHandler), func() (string, error) { return "", errors.New("open /secret-place/token: no such file") }, func(string) bool { return true }),
 	} {
 		h := Gate{Remote: m, Counts: &Counts{}, Log: slog.New(slog.DiscardHandler)}.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Errorf("%s: let in", name) }))
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/v1/x", nil) // who is not known is remote
 		r.Header.Set("Authorization", "Bearer ")
-		h.ServeHTTP(httptest.NewRecorder(), r)
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, r); strings.Contains(w.Body.String(), "secret-place") {
+			t.Errorf("%s: %s", name, w.Body)
+		}
 	}
 }
 
 // TestGuessing: wrong tokens wait and then get no answer; the right one never waits.
 func TestGuessing(t *testing.T) {
-	m := NewRemote(func() (string, error) { return secret, nil }, func(string) bool { return true })
+	m := NewRemote(slog.New(slog.DiscardHandler), func() (string, error) { return secret, nil }, func(string) bool { return true })
 	ask := func(ctx context.Context, token string) int {
 		h := Gate{Remote: m, Counts: &Counts{}, Log: slog.New(slog.DiscardHandler)}.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 		r := httptest.NewRequestWithContext(web.WithPeer(ctx, web.Peer{Remote: true}), http.MethodGet, "/v1/x", nil)

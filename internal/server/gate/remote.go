@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -35,12 +36,13 @@ type Remote struct {
 	// Open are the paths that show nothing of anybody's, so that they need no token.
 	Open []string
 
+	log   *slog.Logger
 	wrong *rate.Limiter
 }
 
 // NewRemote returns a Remote.
-func NewRemote(token func() (string, error), named func(string) bool, open ...string) *Remote {
-	return &Remote{Token: token, Named: named, Open: open, wrong: rate.NewLimiter(wrongPerSecond, wrongAtOnce)}
+func NewRemote(log *slog.Logger, token func() (string, error), named func(string) bool, open ...string) *Remote {
+	return &Remote{Token: token, Named: named, Open: open, log: log, wrong: rate.NewLimiter(wrongPerSecond, wrongAtOnce)}
 }
 
 func (m *Remote) check(w http.ResponseWriter, r *http.Request) error {
@@ -90,8 +92,9 @@ func (m *Remote) origin(r *http.Request) error {
 // right one never waits.
 func (m *Remote) token(w http.ResponseWriter, r *http.Request) error {
 	want, err := m.Token()
-	if err != nil {
-		return err
+	if err != nil { // where it lies is not for who has none
+		m.log.Error("the token cannot be read, so that nobody may ask over TCP", "error", err)
+		return errdefs.Unavailable.Errorf("the server has no token that it can read").WithRemedy("smolvm token --rotate")
 	}
 	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	a, b := sha256.Sum256([]byte(want)), sha256.Sum256([]byte(strings.TrimSpace(given)))

@@ -25,7 +25,7 @@ type Store interface {
 
 // Build says which image to make.
 type Build struct {
-	Name    string   `json:"name,omitempty" doc:"default debian"`
+	Name    string   `json:"name,omitempty" minLength:"1" maxLength:"63" doc:"default debian"`
 	Refresh bool     `json:"refresh,omitempty" doc:"the newest, even if there is one"`
 	Include []string `json:"include,omitempty" doc:"Debian packages over the default ones; such an image needs a name of its own"`
 }

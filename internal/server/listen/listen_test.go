@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"log/slog"
 	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -251,7 +253,10 @@ func certificate(t *testing.T, name string) (cert, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{name}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &k.PublicKey, k)
 	if err != nil {
 		t.Fatal(err)
@@ -268,4 +273,51 @@ func certificate(t *testing.T, name string) (cert, key string) {
 		}
 	}
 	return cert, key
+}
+
+// TestTLS: who asks in the clear gets nothing, who trusts the certificate an answer.
+func TestTLS(t *testing.T) {
+	cert, key := certificate(t, "vm.example.com")
+	l, _, err := TCP(t.Context(), "127.0.0.1:0", cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil || r.TLS.Version < tls.VersionTLS12 {
+			t.Error("a request in the clear")
+		}
+		_, _ = io.WriteString(w, "hello")
+	}), ReadHeaderTimeout: time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
+	go func() { _ = srv.Serve(l) }()
+	defer func() { _ = srv.Close() }()
+	raw, err := os.ReadFile(cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusted := x509.NewCertPool()
+	trusted.AppendCertsFromPEM(raw)
+	get := func(url string, pool *x509.CertPool) (string, error) {
+		c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "vm.example.com", MinVersion: tls.VersionTLS12}}}
+		defer c.CloseIdleConnections()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := c.Do(req)
+		if err != nil {
+			return "", err
+		}
+		defer func() { _ = res.Body.Close() }()
+		b, err := io.ReadAll(res.Body)
+		return string(b), err
+	}
+	if got, err := get("https://"+l.Addr().String(), trusted); err != nil || got != "hello" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if got, err := get("https://"+l.Addr().String(), x509.NewCertPool()); err == nil {
+		t.Errorf("a certificate that nobody trusts: %q", got)
+	}
+	if got, err := get("http://"+l.Addr().String(), nil); err == nil && got == "hello" {
+		t.Error("an answer in the clear")
+	}
 }

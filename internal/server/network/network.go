@@ -1,6 +1,6 @@
 // Package network holds the HTTP API's routes about what a VM reaches, and what reaches it: policy, record, published ports.
 //
-// Layer: part of the front server. It may import internal/server/web, api, errdefs.
+// Layer: part of the front server. It may import internal/server/web, lifecycle, api, errdefs.
 package network
 
 import (
@@ -12,6 +12,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/lifecycle"
 	"github.com/smolvm/smolvm/internal/server/web"
 )
 
@@ -188,15 +189,20 @@ func (r Routes) wait(ctx context.Context, in *struct {
 	if in.Body.TimeoutMs > 0 {
 		limit = time.Duration(in.Body.TimeoutMs) * time.Millisecond
 	}
-	g, done, err := r.Connect(ctx, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errdefs.Timeout.Errorf("nothing in %s listens on port %d after %s", in.ID, in.Body.Port, limit))
 	defer cancel()
-	if err = g.WaitPort(ctx, in.Body.Port); err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
+	for again := false; ; again = true {
+		g, done, err := r.Connect(ctx, in.ID)
+		if err != nil {
+			return nil, err
+		}
+		err = g.WaitPort(ctx, in.Body.Port)
+		done()
+		if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		if again || !lifecycle.Unsent(err) {
+			return nil, err
+		}
 	}
-	return nil, err
 }

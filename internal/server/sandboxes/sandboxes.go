@@ -1,11 +1,12 @@
 // Package sandboxes holds the HTTP API's routes about VMs as a whole: create, list, get, start, stop, pause, delete.
 //
-// Layer: part of the front server. It may import internal/server/web, lifecycle, api, errdefs.
+// Layer: part of the front server. It may import internal/server/{hostpath,web}, lifecycle, api, errdefs.
 package sandboxes
 
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/lifecycle"
+	"github.com/smolvm/smolvm/internal/server/hostpath"
 	"github.com/smolvm/smolvm/internal/server/web"
 )
 
@@ -44,6 +46,8 @@ type Viewer interface {
 // Routes adds the operations.
 type Routes struct {
 	VMs VMs
+	// Paths are the files of this host that requests over TCP may name.
+	Paths hostpath.Allowed
 }
 
 const tag = "sandboxes"
@@ -75,8 +79,8 @@ func (r Routes) create(ctx context.Context, in *createInput, progress api.Progre
 	if err := req.Validate(); err != nil {
 		return api.Sandbox{}, err
 	}
-	if (req.RootfsPath != "" || req.KernelPath != "") && web.PeerOf(ctx).Remote {
-		return api.Sandbox{}, errdefs.Denied.Errorf("rootfs_path, kernel_path: who asks over TCP names no files of the server's host").WithRemedy("name an image of the server's: smolvm image ls")
+	if err := r.paths(ctx, &req.Config); err != nil {
+		return api.Sandbox{}, err
 	}
 	o := lifecycle.CreateOptions{Owner: req.Owner, Client: req.ClientPID, Lease: time.Duration(req.LeaseMs) * time.Millisecond, Progress: progress, Start: req.Start}
 	if req.Owner == api.OwnerClient {
@@ -96,6 +100,24 @@ func (r Routes) create(ctx context.Context, in *createInput, progress api.Progre
 		return api.Sandbox{}, err
 	}
 	return started, nil
+}
+
+// paths lets who asks over TCP name only those files of this host that he may.
+func (r Routes) paths(ctx context.Context, cfg *api.Config) error {
+	if !web.PeerOf(ctx).Remote {
+		return nil
+	}
+	for name, path := range map[string]*string{"rootfs_path": &cfg.RootfsPath, "kernel_path": &cfg.KernelPath} {
+		if *path == "" {
+			continue
+		}
+		real, err := r.Paths.Check(*path)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		*path = real
+	}
+	return nil
 }
 
 type listInput struct {

@@ -16,7 +16,7 @@ const bearer = "token"
 func Open() []map[string][]string { return []map[string][]string{{}} }
 
 // Finish completes the document once all operations are there: how failures look, what answers always have, and the token.
-func Finish(doc *huma.OpenAPI) {
+func Finish(doc *huma.OpenAPI) error {
 	doc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		bearer: {Type: "http", Scheme: "bearer", Description: "What `smolvm token` shows. Over TCP only: a unix socket asks for none."},
 	}
@@ -47,6 +47,7 @@ func Finish(doc *huma.OpenAPI) {
 			s.Required, s.AdditionalProperties = strict.Schema(t, false, "").Required, nil
 		}
 	}
+	return explain(schemas)
 }
 
 // closure is every named schema that something refers to, directly or not.

@@ -121,7 +121,7 @@ type Problem struct {
 	Title  string        `json:"title" doc:"the kind of the failure in words"`
 	Status int           `json:"status" doc:"the answer's status"`
 	Detail string        `json:"detail" doc:"what failed, and why"`
-	Code   errdefs.Class `json:"code" doc:"the class, from which clients choose their exception"`
+	Code   errdefs.Class `json:"code" enum:"invalid,not_found,already_exists,wrong_state,timeout,unavailable,host,image,network,engine,denied,exhausted,internal" doc:"the class, from which clients choose their exception"`
 	Cause  string        `json:"cause,omitempty" doc:"the innermost reason"`
 	Remedy string        `json:"remedy,omitempty" doc:"the command or the change that helps"`
 	// Errors are about single fields of the request.
