@@ -73,6 +73,10 @@ func answer(ctx context.Context, o cli.OpenOptions, s serve.Options) error {
 			return srv.Serve(l)
 		})
 	}
+	if s.ExitWithStdin && s.Socket != "" {
+		// An SDK's private server outlives the process that made the directory of its socket.
+		defer func() { _ = os.Remove(filepath.Dir(s.Socket)) }() // only when it is empty
+	}
 	<-ctx.Done()
 	late, stop := context.WithTimeout(context.WithoutCancel(ctx), graceful)
 	defer stop()

@@ -1,0 +1,5 @@
+"""Images."""
+
+from .._sync.builder import ImageBuilder
+
+__all__ = ["ImageBuilder"]
