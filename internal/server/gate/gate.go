@@ -24,8 +24,12 @@ const (
 	MaxConnections = 2048
 )
 
-// DefaultStall is how long a client may take for a piece of a body, in either direction.
-const DefaultStall = 30 * time.Second
+// DefaultStall is how long a client over TCP may take for a piece of a body, in either direction. One of this host holds up
+// nobody but its own user, and may have reasons: a callback that thinks about each line.
+const (
+	DefaultStall = 30 * time.Second
+	LocalStall   = 10 * time.Minute
+)
 
 // Counts are the requests by what became of them.
 type Counts struct {
@@ -41,7 +45,7 @@ type Gate struct {
 	Remote *Remote
 	Counts *Counts
 	Log    *slog.Logger
-	// Stall is how long a client may take for a piece of a body; 0 = DefaultStall.
+	// Stall is how long a client may take for a piece of a body; 0 = DefaultStall, or LocalStall.
 	Stall time.Duration
 	// Stopping is closed when the server begins to stop.
 	Stopping <-chan struct{}
@@ -49,9 +53,8 @@ type Gate struct {
 
 // Wrap returns next behind the gate.
 func (g Gate) Wrap(next http.Handler) http.Handler {
-	stall := cmp.Or(g.Stall, DefaultStall)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		begun := time.Now()
+		begun, stall := time.Now(), g.stall(r)
 		out := &writer{ResponseWriter: w, rc: http.NewResponseController(w), stall: stall}
 		r = r.WithContext(web.WithStop(r.Context(), g.Stopping))
 		r.Body = &body{ReadCloser: r.Body, rc: out.rc, stall: stall}
@@ -78,6 +81,13 @@ func (g Gate) Wrap(next http.Handler) http.Handler {
 		}()
 		g.pass(out, r, next)
 	})
+}
+
+func (g Gate) stall(r *http.Request) time.Duration {
+	if web.PeerOf(r.Context()).Remote {
+		return cmp.Or(g.Stall, DefaultStall)
+	}
+	return cmp.Or(g.Stall, LocalStall)
 }
 
 func (g Gate) pass(w http.ResponseWriter, r *http.Request, next http.Handler) {

@@ -133,6 +133,17 @@ func TestStalledReader(t *testing.T) {
 	}
 }
 
+// TestStall: a client of this host may take its time; one over TCP may not.
+func TestStall(t *testing.T) {
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+	if got := (Gate{}).stall(r.WithContext(web.WithPeer(t.Context(), web.Peer{Remote: true}))); got != DefaultStall {
+		t.Errorf("over TCP %s", got)
+	}
+	if got := (Gate{}).stall(r.WithContext(web.WithPeer(t.Context(), web.Peer{PID: 7}))); got != LocalStall {
+		t.Errorf("of this host %s", got)
+	}
+}
+
 func raw(t *testing.T, s *httptest.Server, request string) net.Conn {
 	t.Helper()
 	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.Listener.Addr().String())

@@ -12,14 +12,11 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 )
 
-// A client that reads nothing for so long is gone; one that hears nothing for so long gets a comment, so that what is in
-// between does not take the connection for dead.
-const (
-	stalled = 30 * time.Second
-	beat    = 15 * time.Second
-)
+// beat is how long a client hears nothing before it gets a comment, so that what is in between does not take the connection for
+// dead.
+const beat = 15 * time.Second
 
-// Events writes server-sent events. It is safe for concurrent use.
+// Events writes server-sent events. How long a client may read nothing is the gate's business. It is safe for concurrent use.
 type Events struct {
 	mu     sync.Mutex
 	w      http.ResponseWriter
@@ -85,7 +82,6 @@ func (e *Events) write(b []byte) error {
 	if e.err != nil {
 		return e.err
 	}
-	_ = e.rc.SetWriteDeadline(time.Now().Add(stalled))
 	if _, e.err = e.w.Write(b); e.err == nil {
 		e.err = e.rc.Flush()
 	}
@@ -97,7 +93,6 @@ func (e *Events) Close() {
 	close(e.closed)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	_ = e.rc.SetWriteDeadline(time.Time{})
 	if e.err == nil {
 		e.err = http.ErrBodyNotAllowed // the answer is over
 	}
