@@ -139,7 +139,7 @@ def test_long_running_workspace(page: Page, git_server: standins.Git, capsys: py
                 SmolVM.from_id("agent-workspace").delete()
 
 
-@pytest.mark.skipif(not os.environ.get("SMOLVM_LONG_TESTS"), reason="installs Chromium: script/test long")
+@pytest.mark.skipif(not os.environ.get("SMOLVM_SLOW_TESTS"), reason="installs Chromium: script/test slow")
 def test_browser(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
     page.supply = standins.supply_site
     page.run("browser")
