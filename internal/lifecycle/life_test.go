@@ -311,6 +311,17 @@ func TestUselessAccelerator(t *testing.T) {
 	}
 }
 
+// TestRequireAccel: where there is nothing but emulation, a VM that refuses that is told so.
+func TestRequireAccel(t *testing.T) {
+	m := rig(t, "")
+	if _, err := m.Create(t.Context(), api.Config{ID: "a", DiskMiB: 256, RequireAccel: true}, CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Start(t.Context(), "a", nil); !errdefs.Is(err, errdefs.Host) || !strings.HasSuffix(err.Error(), "is usable: the engine offers none here") {
+		t.Errorf("it starts with %v", err)
+	}
+}
+
 // TestRequireConfinement: a VM that asks for every wall does not start where one is missing, and nothing of it runs on.
 func TestRequireConfinement(t *testing.T) {
 	m := rig(t, "")

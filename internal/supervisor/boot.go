@@ -210,7 +210,7 @@ func (b *booting) any(ctx context.Context) error {
 		b.s.tell("accelerator", fmt.Sprintf("%s is there but does not run our kernel (%s); going on without it", b.way, evidence))
 		b.s.note(api.Event{Type: "accelerator", Reason: missing[len(missing)-1]})
 	}
-	err := errdefs.Host.Errorf("no hardware acceleration is usable: %s", strings.Join(missing, "; "))
+	err := errdefs.Host.Errorf("no hardware acceleration is usable: %s", cmp.Or(strings.Join(missing, "; "), "the engine offers none here"))
 	if require {
 		return err.WithRemedy("smolvm doctor; without --require-accel the VM is emulated, which is no security boundary")
 	}
