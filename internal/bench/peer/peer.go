@@ -30,6 +30,7 @@ import (
 	"github.com/smolvm/smolvm/internal/supervisor/uplink"
 	"github.com/smolvm/smolvm/internal/sys/child"
 	"github.com/smolvm/smolvm/internal/sys/excerpt"
+	"github.com/smolvm/smolvm/internal/sys/pidfd"
 	"github.com/smolvm/smolvm/internal/sys/tail"
 	"github.com/smolvm/smolvm/internal/sys/undo"
 )
@@ -188,6 +189,7 @@ func program(ctx context.Context, host netip.Addr, argv func(path string) []stri
 		return nil, errdefs.Host.Errorf("%s: %w", args[0], err)
 	}
 	p.undo.Add(c.Kill)
+	p.undo.Add(func() { endChildren(context.WithoutCancel(ctx), c.PID()) })
 	if err := p.await(ctx, c, join); err != nil {
 		p.Close()
 		return nil, errdefs.Host.Errorf("%s: %w: %s", args[0], err, excerpt.Printable(excerpt.LastLines(said.Bytes(), 1)))
@@ -217,14 +219,19 @@ func (p *Peer) await(ctx context.Context, c *child.Child, join func(*Peer, int) 
 	return errors.New("it gives no network")
 }
 
+// children are the processes that one started.
+func children(pid int) []string {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)) // one that has ended has none
+	return strings.Fields(string(b))
+}
+
 // joinChild moves the peer's thread into the network namespace of a process's first child, once that has one of its own.
 func (p *Peer) joinChild(pid int) bool {
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	first, _, _ := strings.Cut(strings.TrimSpace(string(children)), " ")
-	if err != nil || first == "" {
+	all := children(pid)
+	if len(all) == 0 {
 		return false
 	}
-	path := filepath.Join("/proc", first, "ns/net")
+	path := filepath.Join("/proc", all[0], "ns/net")
 	ours, err := os.Readlink("/proc/self/ns/net")
 	if its, ierr := os.Readlink(path); err != nil || ierr != nil || its == ours {
 		return false
@@ -236,4 +243,17 @@ func (p *Peer) joinChild(pid int) bool {
 	defer func() { _ = there.Close() }()
 	p.in(func() { err = unix.Setns(int(there.Fd()), unix.CLONE_NEWNET) }) //nolint:gosec // descriptors are small
 	return err == nil
+}
+
+// endChildren kills what a process started: pasta's end leaves its child running, or waiting for a word of pasta's.
+func endChildren(ctx context.Context, pid int) {
+	for _, name := range children(pid) {
+		child, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		if ticks, err := pidfd.StartTicks(child); err == nil {
+			_ = pidfd.Kill(ctx, child, ticks)
+		}
+	}
 }
