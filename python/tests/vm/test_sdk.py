@@ -275,6 +275,7 @@ def test_ctrl_c_and_fork(shared: SmolVM, monkeypatch: pytest.MonkeyPatch) -> Non
     p = script("""
         import os, signal, threading, time
         from smolvm import SmolVM
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests may have it ignored
         vm = SmolVM.from_id(os.environ["SHARED"])
         threading.Timer(3, lambda: os.killpg(0, signal.SIGINT)).start()
         try:
