@@ -125,9 +125,9 @@ class Git(_Server):
             vm.run(["git", "config", "--system", "--add", f"url.{url}.insteadOf", name], check=True)
 
 
-# example.com cannot be reached: Chromium finds it in the VM itself, and takes a certificate that nobody signed.
-_FLAGS = """export CHROMIUM_FLAGS="$CHROMIUM_FLAGS --ignore-certificate-errors --host-resolver-rules='MAP example.com 127.0.0.1:8443'"
-"""
+# example.com cannot be reached: in the VM its name is the VM's own, and Chromium takes a certificate that nobody signed. (Debian's
+# wrapper splits these flags at spaces, whatever their quotes.)
+_FLAGS = 'export CHROMIUM_FLAGS="$CHROMIUM_FLAGS --ignore-certificate-errors"\n'
 _HTTPS = """
 import http.server, ssl
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -140,7 +140,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain("/srv/cert.pem", "/srv/key.pem")
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 8443), Handler)
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 443), Handler)
 server.socket = context.wrap_socket(server.socket, server_side=True)
 server.serve_forever()
 """
@@ -152,8 +152,9 @@ def supply_site(vm: SmolVM) -> None:
     vm.write_file("/srv/https.py", _HTTPS)
     subject = "-subj /CN=example.com -keyout /srv/key.pem -out /srv/cert.pem"
     vm.run(f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 {subject}", check=True)
+    vm.run("echo 127.0.0.1 example.com >>/etc/hosts", check=True)
     vm.spawn(["python3", "/srv/https.py"])
-    vm.wait_for_port(8443, timeout=120)
+    vm.wait_for_port(443, timeout=120)
 
 
 # NodeSource cannot be reached: its key is Debian's, and its list is taken away before apt reads it, so that Node comes from Debian.
