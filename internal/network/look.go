@@ -13,26 +13,19 @@ const (
 	portHTTPS = 443
 )
 
-// look says of a TCP flow by name that is allowed whether it is looked into. That depends on the name alone, so that it is known
-// before anything is dialled. byName is the first rule for the name.
-func (p *Policy) look(name string, byName int32, port uint16) (http, opaque bool) {
-	if byName != noRule && p.rules[byName].allow {
-		r := &p.rules[byName]
-		opaque = r.opaque
-		http = !opaque && (port == portHTTPS || port == portHTTP || r.requests != nil)
-	}
-	return http || port == portHTTPS && !opaque && p.secrets.has(name), opaque
+// look says of a TCP flow for whose name the rule is the first whether it is looked into.
+func (r *rule) look(port uint16) (http, opaque bool) {
+	return r.allow && !r.opaque && (port == portHTTPS || port == portHTTP || r.requests != nil), r.allow && r.opaque
 }
 
 // unseen says why no datagram may go to a port whose connections are looked into: HTTP/3 would be a way past that. Rules that
 // allow it by name open it, unless something depends on seeing the requests.
-func (p *Policy) unseen(name string, exact []int32, byName int32, port uint16) string {
-	q := question{proto: TCP, port: port}
-	http, opaque := p.look(name, p.byName(name, exact, q), port)
+func (p *Policy) unseen(name string, byName int32, port uint16) string {
+	tcp := p.Flow(Flow{Name: name, Port: port})
 	switch {
-	case port == portHTTPS && p.secrets.has(name), p.asked(name, q):
+	case port == portHTTPS && p.secrets.has(name), p.asked(name, question{TCP, port}):
 		return "requests to this name are looked into, over TCP only"
-	case (http || opaque) && (byName == noRule || !p.rules[byName].allow):
+	case (tcp.HTTP || tcp.Opaque) && (byName == noRule || !p.rules[byName].allow):
 		return "connections to this name are looked into, over TCP only"
 	}
 	return ""
@@ -113,7 +106,7 @@ func (p *Policy) addSecrets(hosts []string) error {
 
 // reachable refuses a secret's host to which no HTTPS is allowed, or none that is looked into.
 func (p *Policy) reachable(host, name string, wild bool) error {
-	q := question{proto: TCP, port: portHTTPS}
+	q := question{TCP, portHTTPS}
 	ask := name
 	if wild {
 		ask = "_." + name // stands for whatever has no rule of its own

@@ -95,8 +95,7 @@ const bothProtos = 1<<TCP | 1<<UDP
 // question is what is asked of the rules: whether a flow to this port may be, or whether some flow may.
 type question struct {
 	proto Proto
-	port  uint16   // 0: any
-	about *request // nil: the flow itself
+	port  uint16 // 0: any
 }
 
 // answers reports whether the rule decides the question. A denial for some ports leaves others, so that it does not decide
@@ -113,7 +112,7 @@ func (r *rule) answers(q question) bool {
 	}
 	for _, p := range r.ports {
 		if p.low <= q.port && q.port <= p.high {
-			return q.about == nil || r.requests == nil || r.requests.matches(q.about)
+			return true
 		}
 	}
 	return false
@@ -147,22 +146,19 @@ func (p *Policy) Flow(f Flow) Verdict {
 	if name == HostName {
 		return p.host(f)
 	}
-	q := question{proto: f.Proto, port: f.Port}
+	q := question{f.Proto, f.Port}
 	byName := p.byName(name, exact, q)
-	var at *node
-	if f.Addr.IsValid() {
-		var ok bool
-		if at, ok = p.addrs.find(f.Addr); !ok {
-			return deny(noAddress)
-		}
+	at, ok := p.at(f.Addr)
+	if !ok {
+		return deny(noAddress)
 	}
 	byAddr := p.byAddr(at, name == "", q)
 	first := min(byName, byAddr)
-	v := Verdict{Allow: true}
+	rule := Default
 	switch {
 	case first == noRule:
-		if v = p.fallback(name, at); !v.Allow {
-			return v
+		if why := p.fallback(name, at); why != "" {
+			return deny(why)
 		}
 	case !p.rules[first].allow:
 		return p.denied(first)
@@ -171,18 +167,32 @@ func (p *Policy) Flow(f Flow) Verdict {
 	case first == byName && at.closed() && (byAddr == noRule || !p.rules[byAddr].allow):
 		return Verdict{Rule: p.rules[first].text, Reason: at.fence.reason}
 	default:
-		v.Rule = p.rules[first].text
+		rule = p.rules[first].text
 	}
-	switch {
-	case name == "":
-	case f.Proto == TCP:
-		v.HTTP, v.Opaque = p.look(name, byName, f.Port)
-	default:
-		if why := p.unseen(name, exact, byName, f.Port); why != "" {
-			return Verdict{Rule: v.Rule, Reason: why}
-		}
+	if name == "" {
+		return Verdict{Allow: true, Rule: rule}
 	}
-	return v
+	if f.Proto == UDP {
+		why := p.unseen(name, byName, f.Port)
+		return Verdict{Allow: why == "", Rule: rule, Reason: why}
+	}
+	// Whether it is looked into depends on the name alone, so that it is known before anything is dialled.
+	var http, opaque bool
+	if byName != noRule {
+		http, opaque = p.rules[byName].look(f.Port)
+	}
+	if f.Port == portHTTPS && !http && !opaque {
+		http = p.secrets.has(name)
+	}
+	return Verdict{Allow: true, Rule: rule, HTTP: http, Opaque: opaque}
+}
+
+// at is the range that a flow's address lies in, nil while it has none.
+func (p *Policy) at(addr netip.Addr) (n *node, ok bool) {
+	if !addr.IsValid() {
+		return nil, true
+	}
+	return p.addrs.find(addr)
 }
 
 // noAddress is why a flow to what is no plain address is denied.
@@ -194,18 +204,18 @@ func (p *Policy) denied(i int32) Verdict {
 	return Verdict{Rule: p.rules[i].text, Reason: "a rule denies it"}
 }
 
-// fallback decides where no rule does.
-func (p *Policy) fallback(name string, at *node) Verdict {
+// fallback decides where no rule does: it says why the flow may not be.
+func (p *Policy) fallback(name string, at *node) string {
 	if p.mode == api.NetAllow {
-		return deny("no rule allows it")
+		return "no rule allows it"
 	}
 	if why, closed := closedName(name); closed {
-		return deny(why)
+		return why
 	}
 	if at.closed() {
-		return deny(at.fence.reason)
+		return at.fence.reason
 	}
-	return Verdict{Allow: true, Rule: Default}
+	return ""
 }
 
 // host decides about a port of the host's loopback.
@@ -213,7 +223,7 @@ func (p *Policy) host(f Flow) Verdict {
 	if a := f.Addr.Unmap(); a.IsValid() && a != netip.AddrFrom4([4]byte{127, 0, 0, 1}) {
 		return deny("only the host's loopback has this name")
 	}
-	switch first := p.byName(HostName, p.exact[HostName], question{proto: f.Proto, port: f.Port}); {
+	switch first := p.byName(HostName, p.exact[HostName], question{f.Proto, f.Port}); {
 	case first == noRule:
 		return deny("no rule opens this port of the host")
 	case !p.rules[first].allow:

@@ -101,7 +101,7 @@ func narrower(a, b int64) int64 {
 
 // request decides about one reading of a path.
 func (p *Policy) request(name string, port uint16, r request) (v RequestVerdict, allow bool) {
-	i := p.byName(name, p.exact[name], question{TCP, port, &r})
+	i := p.byRequest(name, question{TCP, port}, r)
 	switch {
 	case i == noRule:
 		v.Rule, v.Allow = Default, p.mode == api.NetOpen // Flow looked at the name
@@ -114,6 +114,32 @@ func (p *Policy) request(name string, port uint16, r request) (v RequestVerdict,
 		}
 	}
 	return v, v.Allow
+}
+
+// byRequest is the first rule for the name that matches the request. It is byName once more, and apart from it because far more
+// flows are decided than requests.
+func (p *Policy) byRequest(name string, q question, r request) int32 {
+	_, special := closedName(name) // which only their own name opens
+	best := int32(noRule)
+	find := func(ids []int32, denialsOnly bool) {
+		for _, i := range ids {
+			rule := &p.rules[i]
+			if i >= best {
+				return
+			}
+			if rule.answers(q) && !(denialsOnly && rule.allow) && (rule.requests == nil || rule.requests.matches(&r)) {
+				best = i
+			}
+		}
+	}
+	find(p.exact[name], false)
+	for i := range len(name) {
+		if name[i] == '.' {
+			find(p.suffix[name[i+1:]], special)
+		}
+	}
+	find(p.star, special)
+	return best
 }
 
 // maxPermit bounds the path in what would allow a request.
