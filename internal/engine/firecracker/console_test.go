@@ -92,21 +92,3 @@ func FuzzMetrics(f *testing.F) {
 		}
 	})
 }
-
-// TestAnswer: of the monitor's line not a byte more is read than it has.
-func TestAnswer(t *testing.T) {
-	for in, rest := range map[string]string{"OK 1073741824\nhello": "hello", "OK 1\n": ""} {
-		r := strings.NewReader(in)
-		if err := readOK(r); err != nil {
-			t.Errorf("%q: %v", in, err)
-		}
-		if b, _ := io.ReadAll(r); string(b) != rest {
-			t.Errorf("%q: %q is left", in, b)
-		}
-	}
-	for _, in := range []string{"", "OK 1", "NO\n", "OK" + strings.Repeat("1", 1000), "\n"} {
-		if err := readOK(strings.NewReader(in)); err == nil {
-			t.Errorf("%q counts as a connection", in)
-		}
-	}
-}
