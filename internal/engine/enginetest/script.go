@@ -2,6 +2,7 @@ package enginetest
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"strings"
@@ -31,6 +32,12 @@ type Memory interface {
 	Recall() string
 }
 
+// endless is what a guest floods with.
+type endless struct{}
+
+// Read implements io.Reader.
+func (endless) Read(p []byte) (int, error) { return copy(p, bytes.Repeat([]byte{'x'}, len(p))), nil }
+
 // maxLine bounds a request.
 const maxLine = 4096
 
@@ -44,6 +51,10 @@ func Serve(conn io.ReadWriter, g Guest) error {
 		switch verb {
 		case "echo":
 			answer = arg
+		case "flood":
+			if _, err := io.CopyN(conn, endless{}, 1<<40); err != nil {
+				return err
+			}
 		case "print":
 			g.Print(arg)
 		case "remember":

@@ -1,14 +1,12 @@
 package firecracker
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
-	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -76,26 +74,6 @@ func newMachine(s *starting, p process, log *slog.Logger) *machine {
 	readers.Go(func() { m.readLog(s.logs) })
 	go m.collect(&readers, s.console, s.metrics, s.logs)
 	return m
-}
-
-// ourCall is what the monitor logs of each call of ours that went well.
-var ourCall = regexp.MustCompile(` (?:The )?API server received a | The request was executed successfully`)
-
-// readLog keeps the end of what the monitor logs.
-func (m *machine) readLog(r io.Reader) {
-	lines := bufio.NewReaderSize(r, 4<<10)
-	for {
-		line, more, err := lines.ReadLine()
-		if err != nil {
-			return
-		}
-		if !ourCall.Match(line) {
-			_, _ = m.process.log.Write(append(line, '\n'))
-		}
-		for more && err == nil { // what is too long is cut
-			_, more, err = lines.ReadLine()
-		}
-	}
 }
 
 // collect waits for the monitor's end, says how it was, and takes away what is left of it.
