@@ -17,6 +17,7 @@ import (
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/engine/enginetest"
 	"github.com/smolvm/smolvm/internal/engine/firecracker/fcfake"
+	"github.com/smolvm/smolvm/internal/engine/firecracker/rundir"
 	"github.com/smolvm/smolvm/internal/sys/launch"
 )
 
@@ -119,7 +120,7 @@ func TestStartFaults(t *testing.T) {
 			if m != nil {
 				_ = m.Stop(t.Context(), 0)
 			}
-			if left, _ := os.ReadDir(filepath.Join(filepath.Dir(s.AgentPath), runDirName)); left != nil {
+			if left, _ := os.ReadDir(filepath.Join(filepath.Dir(s.AgentPath), rundir.Name)); left != nil {
 				t.Errorf("left: %v", left)
 			}
 		})
@@ -142,7 +143,7 @@ func TestKilledAtEachStep(t *testing.T) {
 			if m != nil {
 				t.Error("there is a machine")
 			}
-			if _, err := os.Lstat(filepath.Join(filepath.Dir(s.AgentPath), runDirName)); !errors.Is(err, os.ErrNotExist) {
+			if _, err := os.Lstat(filepath.Join(filepath.Dir(s.AgentPath), rundir.Name)); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("its directory is left (%v)", err)
 			}
 			if _, err := before.Stat(); err != nil {
@@ -315,21 +316,5 @@ func TestCard(t *testing.T) {
 	s.NIC.Take = nil
 	if _, err := e.Start(t.Context(), s); errdefs.ClassOf(err) != errdefs.Invalid {
 		t.Errorf("no taker: %v", err)
-	}
-}
-
-// TestStrangersSocket: a monitor that is not itself any more cannot have us speak to another socket in its stead.
-func TestStrangersSocket(t *testing.T) {
-	d, err := makeRunDir(filepath.Join(t.TempDir(), "agent.sock"), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(d.remove)
-	if err := os.Symlink("/run/docker.sock", filepath.Join(d.path, apiSocket)); err != nil {
-		t.Fatal(err)
-	}
-	if s, err := d.socket(t.Context(), nil, apiSocket); err == nil {
-		s.close()
-		t.Error("a link counts as the monitor's socket")
 	}
 }
