@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -47,7 +46,7 @@ func (e *Engine) Start(ctx context.Context, spec engine.Spec) (_ engine.Machine,
 	if err := ctx.Err(); err != nil {
 		return nil, errdefs.Timeout.Errorf("start Firecracker: %w", err)
 	}
-	s := &starting{spec: &spec, caps: caps, log: &tail.Buffer{}}
+	s := &starting{spec: &spec, caps: caps, libraries: e.programs.Libraries(caps.Path), log: &tail.Buffer{}}
 	defer s.theirs.Run() // what only the monitor needs
 	defer func() {
 		if err != nil {
@@ -84,6 +83,8 @@ func possible(caps engine.Caps, spec *engine.Spec) error {
 type starting struct {
 	spec *engine.Spec
 	caps engine.Caps
+
+	libraries monitor.Libraries // none for a released program
 
 	files  []*os.File // the monitor's, from launch.FirstFile on
 	kernel int
@@ -233,9 +234,9 @@ func (s *starting) plan() (launch.Plan, error) {
 			"--api-sock", apiSocket, "--level", "Info",
 			"--log-path", fdPath(s.logFD), "--metrics-path", fdPath(s.meters),
 		},
-		// The released program is static; one of a distribution may need its libraries.
-		ReadDirs:   []string{"/usr/lib", "/usr/lib64", "/lib", "/lib64", filepath.Join(filepath.Dir(filepath.Dir(s.caps.Path)), "lib")},
-		ReadFiles:  []string{"/etc/ld.so.cache", fdPath(s.kernel)},
+		Root:       true,
+		ReadDirs:   s.libraries.Dirs,
+		ReadFiles:  append([]string{"/etc/ld.so.cache", fdPath(s.kernel)}, s.libraries.Files...),
 		WriteFiles: []string{"/dev/null"},
 		Devices:    []string{kvm.Device},
 		MaxFiles:   maxFiles, MaxFileBytes: s.spec.MaxFileBytes,
