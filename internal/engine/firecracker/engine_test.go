@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
@@ -136,6 +139,7 @@ func TestKilledAtEachStep(t *testing.T) {
 			before := s.Drives[1].File
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
+			go killAt(ctx, s)
 			m, err := fake(t, "", "killed-at-"+step).Start(ctx, s)
 			if errdefs.ClassOf(err) != errdefs.Engine || ctx.Err() != nil {
 				t.Errorf("%v of class %s", err, errdefs.ClassOf(err))
@@ -150,6 +154,30 @@ func TestKilledAtEachStep(t *testing.T) {
 				t.Errorf("the caller's file: %v", err)
 			}
 		})
+	}
+}
+
+// killAt kills the monitor of a spec that waits to be killed, once it does.
+func killAt(ctx context.Context, s engine.Spec) {
+	path := filepath.Join(filepath.Dir(s.AgentPath), rundir.Name, fcfake.KillSocket)
+	for ctx.Err() == nil {
+		c, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+		if err != nil {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		raw, err := c.(*net.UnixConn).SyscallConn()
+		if err == nil {
+			err = raw.Control(func(fd uintptr) {
+				if peer, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+					_ = unix.Kill(int(peer.Pid), unix.SIGKILL)
+				}
+			})
+		}
+		_ = c.Close()
+		if err == nil {
+			return
+		}
 	}
 }
 

@@ -23,6 +23,9 @@ func paused(t *testing.T, fault string, change ...func(*engine.Spec)) *machine {
 	for _, f := range change {
 		f(&s)
 	}
+	if strings.HasPrefix(fault, "killed-at-") {
+		go killAt(t.Context(), s)
+	}
 	m, err := fake(t, "", fault).Start(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
@@ -73,6 +76,7 @@ func TestSnapshotFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		go killAt(ctx, s)
 		got, err := e.Restore(ctx, s, dir)
 		cancel()
 		if errdefs.ClassOf(err) != want {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -63,7 +62,7 @@ func (e *Engine) start(ctx context.Context, spec *engine.Spec, dir string) (_ en
 	if err := ctx.Err(); err != nil {
 		return nil, errdefs.Timeout.Errorf("start Firecracker: %w", err)
 	}
-	s := &starting{spec: spec, caps: caps, log: &tail.Buffer{}, before: e.before}
+	s := &starting{spec: spec, caps: caps, libraries: e.programs.Libraries(caps.Path), log: &tail.Buffer{}, before: e.before}
 	defer s.theirs.Run() // what only the monitor needs
 	if dir != "" {
 		if s.from, err = snapshot.Open(dir); err != nil {
@@ -111,6 +110,8 @@ type starting struct {
 	caps   engine.Caps
 	from   *snapshot.Snapshot            // what it goes on from; nil: it boots
 	before func(pid int, request string) // of each call, for tests; may be nil
+
+	libraries monitor.Libraries // none for a released program
 
 	files  []*os.File // the monitor's, from launch.FirstFile on
 	kernel int        // 0: none
@@ -270,9 +271,9 @@ func (s *starting) plan() (launch.Plan, error) {
 			"--api-sock", rundir.APISocket, "--level", "Info",
 			"--log-path", fdPath(s.logFD), "--metrics-path", fdPath(s.meters),
 		},
-		// The released program is static; one of a distribution may need its libraries.
-		ReadDirs:   []string{"/usr/lib", "/usr/lib64", "/lib", "/lib64", filepath.Join(filepath.Dir(filepath.Dir(s.caps.Path)), "lib")},
-		ReadFiles:  []string{"/etc/ld.so.cache"},
+		Root:       true,
+		ReadDirs:   s.libraries.Dirs,
+		ReadFiles:  append([]string{"/etc/ld.so.cache"}, s.libraries.Files...),
 		WriteFiles: []string{"/dev/null", fdPath(s.scratch.stateFD), fdPath(s.scratch.memoryFD)},
 		Devices:    []string{kvm.Device},
 		MaxFiles:   maxFiles, MaxFileBytes: s.maxFileBytes(),
