@@ -37,13 +37,16 @@ func layers() []layer {
 		{"internal/network/audit", []string{api, errdefs, sys}},
 		{"internal/network/publish", []string{api, errdefs}},
 		{"internal/network/control", []string{api, errdefs}},
-		{"internal/network/gateway/...", []string{"internal/network/gateway/...", "internal/network", "internal/network/control", api, errdefs, sys}},
+		{"internal/network/authority", nil},
+		{"internal/network/gateway/...", []string{
+			"internal/network/gateway/...", "internal/network", "internal/network/authority", "internal/network/control", "internal/network/secret", api, errdefs, sys,
+		}},
 		{"internal/store", []string{api, errdefs, sys}},
 		{"internal/supervisor/rpc", []string{api, errdefs, sys}},
 		{"internal/supervisor/relay", []string{
 			"internal/supervisor/rpc", "internal/guest/client", "internal/guest/proto", api, errdefs, sys,
 		}},
-		{"internal/supervisor/uplink", []string{"internal/network/control", api, errdefs, sys}},
+		{"internal/supervisor/uplink", []string{"internal/network/authority", "internal/network/control", api, errdefs, sys}},
 		{"internal/supervisor/idle", nil},
 		{"internal/supervisor/diagnose", []string{errdefs, sys}},
 		{"internal/supervisor/lifespan", []string{"internal/store", api, errdefs, sys}},

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -83,7 +84,7 @@ func (s *supervisor) configure(ctx context.Context, guest *client.Client) error 
 	seed := make([]byte, 64)
 	_, _ = rand.Read(seed) // never fails
 	cfg := s.config.Config
-	roots, err := client.Authorities(s.in.plan.Roots)
+	roots, err := client.Authorities(append(slices.Clip(s.in.plan.Roots), s.uplink.Authority()))
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,21 @@ type Start struct {
 	// ReadFiles and ReadDirs are all that it may open.
 	ReadFiles []string `json:"read_files,omitempty"`
 	ReadDirs  []string `json:"read_dirs,omitempty"`
+	// Authority is what the guest trusts. Whoever has its key can stand for any name to this guest: it is never written anywhere.
+	Authority *Authority `json:"authority,omitempty"`
 }
+
+// Authority is a certificate authority, as network/authority makes it.
+type Authority struct {
+	Cert []byte `json:"cert"` // DER
+	Key  []byte `json:"key"`  // PKCS #8, DER
+}
+
+// String hides the key.
+func (a Authority) String() string { return fmt.Sprintf("authority of %d bytes, key ***", len(a.Cert)) }
+
+// GoString hides the key.
+func (a Authority) GoString() string { return a.String() }
 
 // Answer is a line from the gateway: the answer to a request (Seq), or a record of what it did (Seq 0).
 type Answer struct {

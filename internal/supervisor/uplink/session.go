@@ -78,7 +78,7 @@ func startRequest(p api.NetworkPolicy, o Options) control.Request {
 	if to, err := filepath.EvalSymlinks("/etc/resolv.conf"); err == nil && filepath.Dir(to) != "/etc" {
 		dirs = append(dirs, filepath.Dir(to))
 	}
-	return control.Request{Policy: &p, Start: &control.Start{Parent: os.Getpid(), UID: o.UID, ReadFiles: files, ReadDirs: dirs}}
+	return control.Request{Policy: &p, Start: &control.Start{Parent: os.Getpid(), UID: o.UID, ReadFiles: files, ReadDirs: dirs, Authority: o.Authority}}
 }
 
 // read takes what the gateway says until it hangs up. It works for a hostile guest: what it says is cut to size.

@@ -2,7 +2,7 @@
 // the guest notices more than a reset when the gateway dies, and starts another one with the same policy and names. While
 // there is none, nothing passes.
 //
-// Layer: part of supervisor. It may import network/control, api, errdefs, internal/sys.
+// Layer: part of supervisor. It may import network/authority, network/control, api, errdefs, internal/sys.
 package uplink
 
 import (
@@ -17,6 +17,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/network/authority"
 	"github.com/smolvm/smolvm/internal/network/control"
 )
 
@@ -29,6 +30,8 @@ type Options struct {
 	// Wire is the gateway's end of a wire that somebody else made, such as a TAP; it is the Uplink's from Start on. nil: Start
 	// makes one, whose other end is NIC.
 	Wire *os.File
+	// Authority is the one that the guest trusts already. nil: Start makes one, for this run of the VM.
+	Authority *control.Authority
 	// Record takes what gateways write into the audit, Ended each one's unexpected end. Neither may wait.
 	Record func(api.NetRecord)
 	Ended  func(why string)
@@ -71,6 +74,13 @@ const (
 
 // Start makes the wire and starts a gateway, which lets nothing through until SetPolicy. It does not wait for it.
 func Start(ctx context.Context, o Options) (*Uplink, error) {
+	if o.Authority == nil {
+		cert, key, err := authority.New()
+		if err != nil {
+			return nil, errdefs.Host.Errorf("the network's certificate authority: %w", err)
+		}
+		o.Authority = &control.Authority{Cert: cert, Key: key}
+	}
 	var nic *os.File
 	if o.Wire == nil {
 		var err error
@@ -148,6 +158,9 @@ func (u *Uplink) run(ctx context.Context) {
 		pause = min(pause*2, lastPause)
 	}
 }
+
+// Authority is the certificate (DER) by which the guest knows the gateway, whichever it is: every one that is started has its key.
+func (u *Uplink) Authority() []byte { return u.opts.Authority.Cert }
 
 // Missing are the measures that do not confine the gateway, each with its reason. It is known once a policy is in force.
 func (u *Uplink) Missing() []string {
