@@ -36,8 +36,9 @@ func layers() []layer {
 		{"internal/network", []string{api, errdefs}},
 		{"internal/network/audit", []string{api, errdefs, sys}},
 		{"internal/network/publish", []string{api, errdefs}},
-		{"internal/network/control", []string{api, errdefs}},
-		{"internal/network/gateway/...", []string{"internal/network/gateway/...", "internal/network", "internal/network/control", api, errdefs, sys}},
+		{"internal/network/secret", []string{api, errdefs}},
+		{"internal/network/control", []string{"internal/network/secret", api, errdefs}},
+		{"internal/network/gateway/...", []string{"internal/network/gateway/...", "internal/network", "internal/network/control", "internal/network/secret", api, errdefs, sys}},
 		{"internal/store", []string{api, errdefs, sys}},
 		{"internal/supervisor/rpc", []string{api, errdefs, sys}},
 		{"internal/supervisor/relay", []string{
