@@ -36,7 +36,8 @@ func layers() []layer {
 		{"internal/network", []string{api, errdefs}},
 		{"internal/network/audit", []string{api, errdefs, sys}},
 		{"internal/network/publish", []string{api, errdefs}},
-		{"internal/network/control", []string{api, errdefs}},
+		{"internal/network/secret", []string{api, errdefs}},
+		{"internal/network/control", []string{"internal/network/secret", api, errdefs}},
 		{"internal/network/authority", nil},
 		{"internal/network/gateway/...", []string{
 			"internal/network/gateway/...", "internal/network", "internal/network/authority", "internal/network/control", "internal/network/secret", api, errdefs, sys,
