@@ -47,7 +47,7 @@ func layers() []layer {
 		{"internal/supervisor/relay", []string{
 			"internal/supervisor/rpc", "internal/guest/client", "internal/guest/proto", api, errdefs, sys,
 		}},
-		{"internal/supervisor/uplink", []string{"internal/network/authority", "internal/network/control", api, errdefs, sys}},
+		{"internal/supervisor/uplink", []string{"internal/network/authority", "internal/network/control", "internal/network/secret", api, errdefs, sys}},
 		{"internal/supervisor/idle", nil},
 		{"internal/supervisor/diagnose", []string{errdefs, sys}},
 		{"internal/supervisor/lifespan", []string{"internal/store", api, errdefs, sys}},
