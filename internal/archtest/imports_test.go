@@ -67,11 +67,11 @@ func layers() []layer {
 			"internal/supervisor/uplink", "internal/network", "internal/network/control", "internal/network/gateway/wire", api, errdefs, sys,
 		}},
 		{"internal/bench/bare", []string{engine, "internal/image", "internal/network/control", api, errdefs, sys}},
-		{"internal/bench/figure", []string{api}},
+		{"internal/bench/figure", []string{api, errdefs}},
 		{"internal/bench/sdk", []string{"", "internal/bench/figure", api, errdefs}},
 		{"internal/bench/...", []string{
 			"internal/bench/...", "internal/guest/proto",
-			"internal/lifecycle", engine, "internal/network", "internal/network/control", "internal/image", "internal/image/ext4", "internal/guest/client", "internal/guest/link",
+			"internal/lifecycle", engine, "internal/network", "internal/network/authority", "internal/network/control", "internal/image", "internal/image/ext4", "internal/guest/client", "internal/guest/link",
 			api, errdefs, sys,
 		}},
 		{"internal/cli/...", []string{"internal/cli/...", "internal/lifecycle", api, errdefs, sys}},

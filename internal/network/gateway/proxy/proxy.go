@@ -135,7 +135,7 @@ func (p *Proxy) server(name string, sni *string) (*tls.Config, error) {
 		return nil, err
 	}
 	c := &tls.Config{
-		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, Certificates: []tls.Certificate{*leaf},
+		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, Certificates: []tls.Certificate{*leaf}, DynamicRecordSizingDisabled: true,
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			*sni = h.ServerName
 			return nil, nil //nolint:nilnil // crypto/tls's own convention: this very configuration
@@ -147,7 +147,7 @@ func (p *Proxy) server(name string, sni *string) (*tls.Config, error) {
 
 // client is how we meet the real server.
 func (p *Proxy) client(name string) *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, ServerName: name, RootCAs: p.o.Roots, ClientSessionCache: p.resumed}
+	return &tls.Config{MinVersion: tls.VersionTLS12, ServerName: name, RootCAs: p.o.Roots, ClientSessionCache: p.resumed, DynamicRecordSizingDisabled: true}
 }
 
 // errTooMany is why a connection is not looked into, and so not let through.

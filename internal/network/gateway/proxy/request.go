@@ -65,7 +65,7 @@ func (s *Session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	q := &request{cancel: cancel, record: api.NetRecord{
-		Time: time.Now(), Kind: "http", Name: s.flow.Name, Port: int(s.flow.Port), Proto: "tcp", Verdict: "allow", Method: short(r.Method, 32),
+		Time: time.Now(), Kind: "http", Name: s.flow.Name, Port: int(s.flow.Port), Proto: s.scheme(), Verdict: "allow", Method: short(r.Method, 32),
 	}}
 	counted := &writer{ResponseWriter: w, q: q}
 	// First its place, then the question: a policy that changes meanwhile finds it there.
@@ -158,12 +158,9 @@ func (s *Session) itself(host string) bool {
 func (s *Session) rewrite(r *httputil.ProxyRequest) {
 	q := requestOf(r.In.Context())
 	out := r.Out
-	out.URL.Scheme, out.URL.Host, out.Host = "http", s.target(), s.flow.Name
+	out.URL.Scheme, out.URL.Host, out.Host = s.scheme(), s.target(), s.flow.Name
 	if strings.Contains(r.In.Host, ":") {
 		out.Host = s.target()
-	}
-	if s.secure {
-		out.URL.Scheme = "https"
 	}
 	if q.raw != "" {
 		out.URL.Opaque = q.raw // exactly what was decided
@@ -181,6 +178,13 @@ func (s *Session) rewrite(r *httputil.ProxyRequest) {
 		out.Header.Del("Upgrade")
 		out.Header.Del("Connection")
 	}
+}
+
+func (s *Session) scheme() string {
+	if s.secure {
+		return "https"
+	}
+	return "http"
 }
 
 // target is where requests go.

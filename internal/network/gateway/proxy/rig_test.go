@@ -31,13 +31,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // rig is a proxy between a guest's clients and an origin, each side with an authority of its own.
 type rig struct {
-	*testing.T
+	testing.TB
 	proxy   *Proxy
 	origin  *httptest.Server
 	issuer  *authority.Issuer // of the origin
 	policy  atomic.Pointer[network.Policy]
 	secrets atomic.Pointer[secret.Set]
 	trusted *x509.CertPool // by the guest
+	roots   *x509.CertPool // by the host
 	front   net.Listener
 	flow    network.Flow
 
@@ -47,7 +48,7 @@ type rig struct {
 	dialled  int
 }
 
-func newIssuer(t *testing.T) (*authority.Issuer, *x509.CertPool) {
+func newIssuer(t testing.TB) (*authority.Issuer, *x509.CertPool) {
 	t.Helper()
 	cert, key, err := authority.New()
 	if err != nil {
@@ -69,11 +70,12 @@ func newIssuer(t *testing.T) (*authority.Issuer, *x509.CertPool) {
 const site = "site.example"
 
 // newRig starts an origin that handles requests for site, behind a proxy under rules.
-func newRig(t *testing.T, handler http.HandlerFunc, rules ...string) *rig {
+func newRig(t testing.TB, handler http.HandlerFunc, rules ...string) *rig {
 	t.Helper()
-	r := &rig{T: t, flow: network.Flow{Name: site, Port: 443}, sessions: map[*Session]struct{}{}}
+	r := &rig{TB: t, flow: network.Flow{Name: site, Port: 443}, sessions: map[*Session]struct{}{}}
 	var roots *x509.CertPool
 	r.issuer, roots = newIssuer(t)
+	r.roots = roots
 	leaf, err := r.issuer.Leaf(site)
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +114,7 @@ func newRig(t *testing.T, handler http.HandlerFunc, rules ...string) *rig {
 	return r
 }
 
-func rule(t *testing.T, text string) api.NetworkRule {
+func rule(t testing.TB, text string) api.NetworkRule {
 	t.Helper()
 	rule, err := api.ParseRule(api.RuleAllow, text)
 	if err != nil {
@@ -129,7 +131,7 @@ func (r *rig) set(rules ...string) {
 		rules = []string{site}
 	}
 	for _, text := range rules {
-		p.Rules = append(p.Rules, rule(r.T, text))
+		p.Rules = append(p.Rules, rule(r.TB, text))
 	}
 	r.compile(p)
 }
@@ -190,15 +192,20 @@ func (r *rig) serve() {
 }
 
 // client is a guest's, that speaks HTTP/2 or 1.1.
-func (r *rig) client(h2 bool) *http.Client {
+func (r *rig) client(h2 bool) *http.Client { return r.clientOf(h2, r.trusted, r.front) }
+
+// direct is the same without a proxy.
+func (r *rig) direct(h2 bool) *http.Client { return r.clientOf(h2, r.roots, r.origin.Listener) }
+
+func (r *rig) clientOf(h2 bool, roots *x509.CertPool, to net.Listener) *http.Client {
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(!h2)
 	protocols.SetHTTP2(h2)
 	t := &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: r.trusted, MinVersion: tls.VersionTLS12}, Protocols: protocols, DisableCompression: true,
+		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, Protocols: protocols, DisableCompression: true,
 		ExpectContinueTimeout: 2 * time.Second,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "tcp", r.front.Addr().String())
+			return (&net.Dialer{}).DialContext(ctx, "tcp", to.Addr().String())
 		},
 	}
 	r.Cleanup(t.CloseIdleConnections)

@@ -81,7 +81,7 @@ func (s *Session) Serve(ctx context.Context, c net.Conn) error {
 		},
 	}
 	s.proxy = &httputil.ReverseProxy{
-		Rewrite: s.rewrite, Transport: roundTripper{s}, FlushInterval: -1, BufferPool: s.p.buffers, ErrorHandler: s.failed, ErrorLog: server.ErrorLog,
+		Rewrite: s.rewrite, Transport: roundTripper{s}, FlushInterval: flushAfter, BufferPool: s.p.buffers, ErrorHandler: s.failed, ErrorLog: server.ErrorLog,
 	}
 	_ = server.Serve(&once{conn: conn, closed: done})
 	cancel(nil)
@@ -153,6 +153,9 @@ func (s *Session) begin(ctx context.Context, c *guestConn) (net.Conn, error) {
 	_ = c.SetReadDeadline(time.Time{})
 	return t, nil
 }
+
+// flushAfter is how long a part of a response of known length may wait for more of it. What has no length, as events, never waits.
+const flushAfter = 10 * time.Millisecond
 
 // recordHandshake is the first byte of TLS.
 const recordHandshake = 0x16
