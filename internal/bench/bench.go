@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/bench/looked"
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/image"
 	"github.com/smolvm/smolvm/internal/lifecycle"
@@ -48,6 +49,9 @@ func suites() []suite {
 		{"image", "tar to a published ext4, against mke2fs -d", runImage},
 		{"idle", "memory of an idle supervisor", runIdle},
 		{"net", "throughput and latency of the network, against the agent's copies", runNet},
+		{"proxy", "requests that the gateway looks into, against connections that it passes on", func(ctx context.Context, o *Options) ([]api.Figure, error) {
+			return looked.Run(ctx, o.TempDir, o.runs(5), o.tell, o.Log)
+		}},
 		{"ls", "listing of 1,000 VMs, against reading their records", runList},
 		{"parallel", "ten VMs by five workers: how many fail, and what is left", runParallel},
 		{"cycles", "a home after many VMs, against a fresh one, and what is left", runCycles},
