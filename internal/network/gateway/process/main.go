@@ -189,6 +189,7 @@ func (p *process) start(s control.Start, policy api.NetworkPolicy, log *slog.Log
 		report.Missing = append(report.Missing, "seccomp: "+err.Error())
 	} else {
 		report.InForce = append(report.InForce, fmt.Sprintf("seccomp %d calls", left))
+		report.Enclosed()
 	}
 	return &control.Ready{InForce: report.InForce, Missing: report.Missing}, nil
 }
