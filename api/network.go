@@ -138,10 +138,11 @@ func ParseResolver(text string) (netip.AddrPort, error) {
 	return at, nil
 }
 
-// NetRecord is one line of a VM's network audit: a DNS question, or a connection at its end or when it was refused.
+// NetRecord is one line of a VM's network audit: a DNS question, or a connection or a request of HTTP at its end or when it was
+// refused.
 type NetRecord struct {
-	Time time.Time `json:"time"` // of the question, or of the connection's beginning
-	Kind string    `json:"kind"` // "dns", "tcp", "udp", "icmp", "frame", "port", "dropped"
+	Time time.Time `json:"time"` // of the question, or of the connection's or the request's beginning
+	Kind string    `json:"kind"` // "dns", "tcp", "udp", "http", "icmp", "frame", "port", "dropped"
 	Name string    `json:"name,omitempty"`
 	Addr string    `json:"addr,omitempty"` // the real address
 	Port int       `json:"port,omitempty"`
@@ -150,10 +151,15 @@ type NetRecord struct {
 	QType      string `json:"qtype,omitempty"`   // of a DNS question: "A", "AAAA", "TXT", …
 	Verdict    string `json:"verdict,omitempty"` // "allow" or "deny"
 	Rule       string `json:"rule,omitempty"`
-	Reason     string `json:"reason,omitempty"` // for people
-	BytesIn    int64  `json:"bytes_in,omitempty"`
+	Reason     string `json:"reason,omitempty"`    // for people
+	BytesIn    int64  `json:"bytes_in,omitempty"`  // of a request: of its response's body, which its connection counts too
 	BytesOut   int64  `json:"bytes_out,omitempty"` // from the guest
 	DurationMs int64  `json:"duration_ms,omitempty"`
+	Method     string `json:"method,omitempty"` // of a request
+	Path       string `json:"path,omitempty"`   // of a request: decoded, without the query
+	Status     int    `json:"status,omitempty"` // of a request's response
+	// Secrets are the names of those that were put into a request.
+	Secrets []string `json:"secrets,omitempty"`
 	// Count is how many a "dropped" record stands for, or one about frames that are no flows.
 	Count int64 `json:"count,omitempty"`
 }
@@ -168,10 +174,13 @@ type NetStats struct {
 	FlowsAllowed int64     `json:"flows_allowed"`
 	FlowsDenied  int64     `json:"flows_denied"`
 	OtherDenied  int64     `json:"other_denied"` // frames that are no flows
-	BytesIn      int64     `json:"bytes_in"`
-	BytesOut     int64     `json:"bytes_out"` // from the guest
-	Peers        []NetPeer `json:"peers"`     // by bytes, the greatest first
-	MorePeers    int       `json:"more_peers,omitempty"`
+	Requests     int64     `json:"requests"`     // of HTTP, in connections that were looked into
+	// RequestsDenied are those of them that were refused.
+	RequestsDenied int64     `json:"requests_denied"`
+	BytesIn        int64     `json:"bytes_in"`
+	BytesOut       int64     `json:"bytes_out"` // from the guest
+	Peers          []NetPeer `json:"peers"`     // by bytes, the greatest first
+	MorePeers      int       `json:"more_peers,omitempty"`
 }
 
 // NetPeer is one name, or an address without a name.
@@ -181,4 +190,7 @@ type NetPeer struct {
 	Denied   int64  `json:"denied"`
 	BytesIn  int64  `json:"bytes_in"`
 	BytesOut int64  `json:"bytes_out"`
+
+	Requests       int64 `json:"requests"` // of HTTP
+	RequestsDenied int64 `json:"requests_denied"`
 }

@@ -28,14 +28,29 @@ type NetworkRule struct {
 	Ports []string `json:"ports,omitempty" yaml:"ports,omitempty"`
 	// Proto is "tcp" or "udp". Empty: an allow rule is for TCP, a deny rule for both.
 	Proto string `json:"proto,omitempty" yaml:"proto,omitempty"`
+
+	// What follows is about requests of HTTP, and for allow rules by Host. A rule with Methods, Paths, MaxResponseKB or
+	// ResponseKBps is for nothing but such requests: without Ports, for the ports 80 and 443.
+
+	// Methods are upper case; none means all.
+	Methods []string `json:"methods,omitempty" yaml:"methods,omitempty"`
+	// Paths are globs for the decoded path: * within a segment, ** for any number of segments; none means all.
+	Paths []string `json:"paths,omitempty" yaml:"paths,omitempty"`
+	// Opaque leaves the connections closed: of TLS only the server's name is read, and no request is seen.
+	Opaque bool `json:"opaque,omitempty" yaml:"opaque,omitempty"`
+	// MaxResponseKB bounds a response's body, in kilobytes; 0 is no bound.
+	MaxResponseKB int `json:"max_response_kb,omitempty" yaml:"max_response_kb,omitempty"`
+	// ResponseKBps bounds how fast a response's body comes, in kilobytes per second; 0 is no bound.
+	ResponseKBps int `json:"response_kbps,omitempty" yaml:"response_kbps,omitempty"`
 }
 
 // ParseRule reads a rule as the command line has it: HOST[:PORTS][/PROTO], where HOST is a name or a range of addresses
-// and PORTS are separated by commas. IPv6 in front of ports stands in brackets.
+// and PORTS are separated by commas; behind it =METHODS[:PATHS], each separated by commas, METHODS * for all, or =opaque.
+// IPv6 in front of ports stands in brackets.
 func ParseRule(action RuleAction, text string) (NetworkRule, error) {
 	r := NetworkRule{Action: action}
-	target := text
-	if rest, proto, ok := cutLast(text, "/"); ok && (proto == "tcp" || proto == "udp") {
+	target, requests, given := strings.Cut(text, "=")
+	if rest, proto, ok := cutLast(target, "/"); ok && (proto == "tcp" || proto == "udp") {
 		target, r.Proto = rest, proto
 	}
 	target, ports := splitPorts(target)
@@ -47,7 +62,14 @@ func ParseRule(action RuleAction, text string) (NetworkRule, error) {
 	} else {
 		r.Host = target
 	}
-	if err := r.Validate(); err != nil {
+	var err error
+	if given {
+		err = r.parseRequests(requests)
+	}
+	if err == nil {
+		err = r.Validate()
+	}
+	if err != nil {
 		return NetworkRule{}, errdefs.Invalid.Errorf("%s %q: %w", action, text, err)
 	}
 	return r, nil
@@ -98,7 +120,7 @@ func (r NetworkRule) String() string {
 	if r.Proto != "" {
 		target += "/" + r.Proto
 	}
-	return string(r.Action) + " " + target
+	return string(r.Action) + " " + target + r.requests()
 }
 
 // Validate refuses what cannot be a rule.
@@ -120,6 +142,9 @@ func (r NetworkRule) Validate() error {
 		if _, _, err := ParsePorts(p); err != nil {
 			return err
 		}
+	}
+	if err := r.validateRequests(); err != nil {
+		return err
 	}
 	switch {
 	case (r.Host == "") == (r.CIDR == ""):

@@ -39,10 +39,13 @@ func Compile(p api.NetworkPolicy, o Options) (*Policy, error) {
 		}
 	}
 	out.addrs = makeRanges(nodes)
+	if err := out.addSecrets(o.SecretHosts); err != nil {
+		return nil, err
+	}
 	return out, nil
 }
 
-// enforceable refuses denials of names where the guest may go to their addresses without us ever hearing the name.
+// enforceable refuses denials of names, and rules about requests, where the guest may go to their addresses without us ever hearing the name.
 func enforceable(p api.NetworkPolicy) error {
 	open := "in mode open"
 	if p.Mode == api.NetAllow {
@@ -54,6 +57,14 @@ func enforceable(p api.NetworkPolicy) error {
 		}
 	}
 	for i, r := range p.Rules {
+		if open != "" && r.OfRequests() {
+			return errdefs.Invalid.Errorf("network: rule %d, %s: %s it cannot be enforced: the guest could go to the address without the name", i+1, r, open).
+				WithRemedy("allow only the names that are needed (mode allow)")
+		}
+		if p.Mode == api.NetOpen && r.Opaque {
+			return errdefs.Invalid.Errorf("network: rule %d, %s: in mode open it means nothing: no connection is looked into there", i+1, r).
+				WithRemedy("leave out opaque, or allow only the names that are needed (mode allow)")
+		}
 		if open != "" && r.Action == api.RuleDeny && r.Host != "" && r.Host != "*" && r.Host != HostName {
 			return errdefs.Invalid.Errorf("network: rule %d, %s: %s it cannot be enforced: the guest could go to the address without the name", i+1, r, open).
 				WithRemedy("deny the addresses, or allow only the names that are needed (mode allow)")
@@ -68,6 +79,9 @@ func (p *Policy) add(i int32, r api.NetworkRule, nodes map[netip.Prefix]*node, c
 		return err
 	}
 	p.rules = append(p.rules, c)
+	if c.requests != nil {
+		p.asking = append(p.asking, i)
+	}
 	if r.Host != "" {
 		return p.addHost(i, r)
 	}
@@ -90,7 +104,7 @@ func (p *Policy) add(i int32, r api.NetworkRule, nodes map[netip.Prefix]*node, c
 }
 
 func compileRule(r api.NetworkRule) (rule, error) {
-	c := rule{allow: r.Action == api.RuleAllow, text: r.String(), reason: "a rule denies it"}
+	c := rule{allow: r.Action == api.RuleAllow, opaque: r.Opaque, text: r.String()}
 	switch {
 	case r.Proto == "tcp" || r.Proto == "" && c.allow:
 		c.protos = 1 << TCP
@@ -106,7 +120,11 @@ func compileRule(r api.NetworkRule) (rule, error) {
 		}
 		c.ports = append(c.ports, portRange{low, high})
 	}
-	return c, nil
+	var err error
+	if c.requests, err = compileRequests(r); c.requests != nil && c.ports == nil {
+		c.ports = []portRange{{80, 80}, {443, 443}} // on others it would be no more than any rule
+	}
+	return c, err
 }
 
 // openable refuses ranges that no guest could reach, so that nobody believes that the rule does something.
@@ -134,12 +152,17 @@ func (p *Policy) addHost(i int32, r api.NetworkRule) error {
 	if err != nil {
 		return errdefs.Invalid.Errorf("%q is no host name", r.Host).WithRemedy("addresses and ranges are a rule's cidr")
 	}
+	if c := p.rules[i].requests; c != nil {
+		c.host, c.wild = name, wild
+	}
 	allow := r.Action == api.RuleAllow
 	switch {
 	case below(name, "localhost") && allow:
 		return errdefs.Invalid.Errorf("localhost is the guest itself").WithRemedy("--allow %s:PORT", HostName)
 	case below(name, reservedZone) && (wild || name != HostName):
 		return errdefs.Invalid.Errorf("%s has only the name %s", reservedZone, HostName)
+	case name == HostName && (r.OfRequests() || r.Opaque):
+		return errdefs.Invalid.Errorf("connections to the host are not looked into").WithRemedy("--allow %s:PORT", HostName)
 	case name == HostName && allow && len(r.Ports) == 0:
 		return errdefs.Invalid.Errorf("it would open every service of the host").WithRemedy("--allow %s:PORT", HostName)
 	case !wild:

@@ -38,6 +38,10 @@ type Verdict struct {
 	Reason string // for people; "" when it is allowed
 	// Host means the host's loopback: dial 127.0.0.1 with the flow's port.
 	Host bool
+	// HTTP means that the flow is to be looked into, and each of its requests to be asked about with Request.
+	HTTP bool
+	// Opaque means that the flow is TLS for the name that it goes to, and stays closed to us.
+	Opaque bool
 }
 
 // Default is the Rule of a verdict that no rule gave.
@@ -46,6 +50,9 @@ const Default = "default"
 // Options are what a policy depends on beside itself.
 type Options struct {
 	HostAddrs []netip.Addr // the host's own, closed like private ones
+	// SecretHosts are names, and "*.example.com" for all below one, to which secrets may go: what is put into requests to them
+	// must be seen.
+	SecretHosts []string
 }
 
 // Policy is a compiled policy. It never changes and is safe for concurrent use.
@@ -60,15 +67,21 @@ type Policy struct {
 	star   []int32            // for all names
 	wild   int32              // the first of suffix and star
 	addrs  ranges
+
+	secrets secretHosts
+	asking  []int32 // rules that say something about requests
 }
 
 // rule is one compiled rule.
 type rule struct {
-	allow  bool
-	protos uint8 // bit 1<<Proto
-	ports  []portRange
-	text   string
-	reason string // of a denial
+	allow    bool
+	protos   uint8 // bit 1<<Proto
+	opaque   bool
+	ports    []portRange
+	text     string
+	requests *requests // nil: it says nothing about them
+
+	_ [8]byte // a whole cache line each: many are looked at in no order
 }
 
 type portRange struct{ low, high uint16 }
@@ -82,7 +95,8 @@ const bothProtos = 1<<TCP | 1<<UDP
 // question is what is asked of the rules: whether a flow to this port may be, or whether some flow may.
 type question struct {
 	proto Proto
-	port  uint16 // 0: any
+	port  uint16   // 0: any
+	about *request // nil: the flow itself
 }
 
 // answers reports whether the rule decides the question. A denial for some ports leaves others, so that it does not decide
@@ -99,7 +113,7 @@ func (r *rule) answers(q question) bool {
 	}
 	for _, p := range r.ports {
 		if p.low <= q.port && q.port <= p.high {
-			return true
+			return q.about == nil || r.requests == nil || r.requests.matches(q.about)
 		}
 	}
 	return false
@@ -133,7 +147,7 @@ func (p *Policy) Flow(f Flow) Verdict {
 	if name == HostName {
 		return p.host(f)
 	}
-	q := question{f.Proto, f.Port}
+	q := question{proto: f.Proto, port: f.Port}
 	byName := p.byName(name, exact, q)
 	var at *node
 	if f.Addr.IsValid() {
@@ -144,17 +158,31 @@ func (p *Policy) Flow(f Flow) Verdict {
 	}
 	byAddr := p.byAddr(at, name == "", q)
 	first := min(byName, byAddr)
+	v := Verdict{Allow: true}
 	switch {
 	case first == noRule:
-		return p.fallback(name, at)
+		if v = p.fallback(name, at); !v.Allow {
+			return v
+		}
 	case !p.rules[first].allow:
 		return p.denied(first)
 	// A name does not open a closed address, else whoever owns the name's zone could point it there. A rule for the
 	// address must do that.
 	case first == byName && at.closed() && (byAddr == noRule || !p.rules[byAddr].allow):
 		return Verdict{Rule: p.rules[first].text, Reason: at.fence.reason}
+	default:
+		v.Rule = p.rules[first].text
 	}
-	return Verdict{Allow: true, Rule: p.rules[first].text}
+	switch {
+	case name == "":
+	case f.Proto == TCP:
+		v.HTTP, v.Opaque = p.look(name, byName, f.Port)
+	default:
+		if why := p.unseen(name, exact, byName, f.Port); why != "" {
+			return Verdict{Rule: v.Rule, Reason: why}
+		}
+	}
+	return v
 }
 
 // noAddress is why a flow to what is no plain address is denied.
@@ -163,7 +191,7 @@ const noAddress = "it is no address"
 func deny(reason string) Verdict { return Verdict{Rule: Default, Reason: reason} }
 
 func (p *Policy) denied(i int32) Verdict {
-	return Verdict{Rule: p.rules[i].text, Reason: p.rules[i].reason}
+	return Verdict{Rule: p.rules[i].text, Reason: "a rule denies it"}
 }
 
 // fallback decides where no rule does.
@@ -185,7 +213,7 @@ func (p *Policy) host(f Flow) Verdict {
 	if a := f.Addr.Unmap(); a.IsValid() && a != netip.AddrFrom4([4]byte{127, 0, 0, 1}) {
 		return deny("only the host's loopback has this name")
 	}
-	switch first := p.byName(HostName, p.exact[HostName], question{f.Proto, f.Port}); {
+	switch first := p.byName(HostName, p.exact[HostName], question{proto: f.Proto, port: f.Port}); {
 	case first == noRule:
 		return deny("no rule opens this port of the host")
 	case !p.rules[first].allow:

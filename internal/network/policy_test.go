@@ -213,7 +213,7 @@ func TestVerdictTells(t *testing.T) {
 		flow string
 		want Verdict
 	}{
-		{"a.example:443", Verdict{Allow: true, Rule: "allow a.example:443"}},
+		{"a.example:443", Verdict{Allow: true, Rule: "allow a.example:443", HTTP: true}},
 		{"a.example@10.0.0.1:443", Verdict{Rule: "allow a.example:443", Reason: "10.0.0.0/8 is closed: a private address"}},
 		{"a.example@203.0.113.9:443", Verdict{Rule: "allow a.example:443", Reason: "203.0.113.9 is closed: an address of the host itself"}},
 		{"@8.8.8.8:53", Verdict{Rule: "deny 8.8.8.8", Reason: "a rule denies it"}},

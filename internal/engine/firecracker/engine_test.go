@@ -20,6 +20,7 @@ import (
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/engine/enginetest"
 	"github.com/smolvm/smolvm/internal/engine/firecracker/fcfake"
+	"github.com/smolvm/smolvm/internal/engine/firecracker/rundir"
 	"github.com/smolvm/smolvm/internal/sys/launch"
 )
 
@@ -122,7 +123,7 @@ func TestStartFaults(t *testing.T) {
 			if m != nil {
 				_ = m.Stop(t.Context(), 0)
 			}
-			if left, _ := os.ReadDir(filepath.Join(filepath.Dir(s.AgentPath), runDirName)); left != nil {
+			if left, _ := os.ReadDir(filepath.Join(filepath.Dir(s.AgentPath), rundir.Name)); left != nil {
 				t.Errorf("left: %v", left)
 			}
 		})
@@ -138,7 +139,7 @@ func TestKilledAtEachStep(t *testing.T) {
 			before := s.Drives[1].File
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			go killAt(ctx, filepath.Join(filepath.Dir(s.AgentPath), runDirName, fcfake.KillSocket))
+			go killAt(ctx, s)
 			m, err := fake(t, "", "killed-at-"+step).Start(ctx, s)
 			if errdefs.ClassOf(err) != errdefs.Engine || ctx.Err() != nil {
 				t.Errorf("%v of class %s", err, errdefs.ClassOf(err))
@@ -146,7 +147,7 @@ func TestKilledAtEachStep(t *testing.T) {
 			if m != nil {
 				t.Error("there is a machine")
 			}
-			if _, err := os.Lstat(filepath.Join(filepath.Dir(s.AgentPath), runDirName)); !errors.Is(err, os.ErrNotExist) {
+			if _, err := os.Lstat(filepath.Join(filepath.Dir(s.AgentPath), rundir.Name)); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("its directory is left (%v)", err)
 			}
 			if _, err := before.Stat(); err != nil {
@@ -156,8 +157,9 @@ func TestKilledAtEachStep(t *testing.T) {
 	}
 }
 
-// killAt kills who listens at a socket, once there is somebody.
-func killAt(ctx context.Context, path string) {
+// killAt kills the monitor of a spec that waits to be killed, once it does.
+func killAt(ctx context.Context, s engine.Spec) {
+	path := filepath.Join(filepath.Dir(s.AgentPath), rundir.Name, fcfake.KillSocket)
 	for ctx.Err() == nil {
 		c, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 		if err != nil {
@@ -342,21 +344,5 @@ func TestCard(t *testing.T) {
 	s.NIC.Take = nil
 	if _, err := e.Start(t.Context(), s); errdefs.ClassOf(err) != errdefs.Invalid {
 		t.Errorf("no taker: %v", err)
-	}
-}
-
-// TestStrangersSocket: a monitor that is not itself any more cannot have us speak to another socket in its stead.
-func TestStrangersSocket(t *testing.T) {
-	d, err := makeRunDir(filepath.Join(t.TempDir(), "agent.sock"), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(d.remove)
-	if err := os.Symlink("/run/docker.sock", filepath.Join(d.path, apiSocket)); err != nil {
-		t.Fatal(err)
-	}
-	if s, err := d.socket(t.Context(), nil, apiSocket); err == nil {
-		s.close()
-		t.Error("a link counts as the monitor's socket")
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,15 +29,23 @@ const (
 	Former = "audit.1.jsonl"
 )
 
-// KindDropped is the kind of a record that says how many were dropped before it.
-const KindDropped = "dropped"
+// Kinds of records: KindDropped says how many were dropped before it, KindHTTP is a request.
+const (
+	KindDropped = "dropped"
+	KindHTTP    = "http"
+)
 
-// Limits of a record: of each of the two files, of the queue, of what goes out in one write, of a text in a record.
+// Limits of a record: of each of the two files, of the queue, of what goes out in one write, of a text in a record, of what a
+// request adds to it.
 const (
 	maxFile  = 8 << 20
 	maxQueue = 4096
 	maxBatch = 64 << 10
 	maxText  = 512
+	// Of a request: its path, how many secrets were put into it, and a secret's name. A reader takes lines of 64 KiB.
+	maxPath       = 1024
+	maxSecrets    = 16
+	maxSecretName = 128
 )
 
 // Writer adds to the record. It is safe for concurrent use.
@@ -214,8 +223,13 @@ func whole(f *os.File) (int64, error) {
 
 // appendRecord adds a line. Texts come from a hostile guest: they have a limit, and JSON escapes them.
 func appendRecord(to []byte, r api.NetRecord) []byte {
-	for _, text := range []*string{&r.Kind, &r.Name, &r.Addr, &r.Proto, &r.QType, &r.Verdict, &r.Rule, &r.Reason} {
+	for _, text := range []*string{&r.Kind, &r.Name, &r.Addr, &r.Proto, &r.QType, &r.Verdict, &r.Rule, &r.Reason, &r.Method} {
 		*text = excerpt.Cut(*text, maxText)
+	}
+	r.Path = excerpt.Cut(r.Path, maxPath)
+	r.Secrets = slices.Clone(r.Secrets[:min(len(r.Secrets), maxSecrets)])
+	for i, name := range r.Secrets {
+		r.Secrets[i] = excerpt.Cut(name, maxSecretName)
 	}
 	if r.Time.IsZero() {
 		r.Time = time.Now()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -197,12 +198,17 @@ func TestHostileTexts(t *testing.T) {
 	}
 	w.Add(api.NetRecord{Kind: "dns", Name: strings.Repeat("\n\x1b\xff\"", 1000), Time: time.Date(20_000, 1, 1, 0, 0, 0, 0, time.UTC)})
 	w.Add(rec("b"))
+	odd := strings.Repeat("\x1b", 5000) // the most that a request's record can be still is read
+	w.Add(api.NetRecord{Kind: "http", Name: odd, Addr: odd, Proto: odd, Verdict: odd, Rule: odd, Reason: odd, Method: odd, Path: odd, QType: odd, Secrets: slices.Repeat([]string{odd}, 500)})
 	_ = w.Close()
+	if got := all(t, dir); len(got) != 3 {
+		t.Errorf("%d records", len(got))
+	}
 	b, err := os.ReadFile(filepath.Join(dir, File))
-	if err != nil || bytes.Count(b, []byte{'\n'}) != 2 || bytes.ContainsAny(b, "\x1b\xff") || len(b) > 8*maxText {
+	if err != nil || bytes.Count(b, []byte{'\n'}) != 3 || bytes.ContainsAny(b, "\x1b\xff") || len(b) > maxLine {
 		t.Errorf("%d bytes, %v: %q", len(b), err, b)
 	}
-	if got := all(t, dir); len(got) != 2 || got[1] != "b" {
+	if got := all(t, dir); len(got) != 3 || got[1] != "b" {
 		t.Errorf("%q", got)
 	}
 }
@@ -236,6 +242,8 @@ func TestStats(t *testing.T) {
 		{Kind: "tcp", Name: "a.example", Addr: "1.2.3.4", Verdict: "allow", BytesIn: 100, BytesOut: 10},
 		{Kind: "udp", Addr: "10.0.0.1", Verdict: "deny"},
 		{Kind: "frame", Verdict: "deny", Count: 3},
+		{Kind: "http", Name: "a.example", Verdict: "allow", Method: "GET", Path: "/x", Status: 200, BytesIn: 90, BytesOut: 1},
+		{Kind: "http", Name: "a.example", Verdict: "deny", Method: "POST", Path: "/x", Status: 403},
 		{Kind: KindDropped, Count: 7},
 	} {
 		r.Time = at
@@ -243,7 +251,7 @@ func TestStats(t *testing.T) {
 	}
 	_ = w.Close()
 	got, err := Stats(dir)
-	want := "{2026-01-02 03:04:05 +0000 UTC 5 7 1 1 1 1 3 100 10 [{a.example 2 0 100 10} {10.0.0.1 0 1 0 0} {b.example 0 1 0 0}] 0}"
+	want := "{2026-01-02 03:04:05 +0000 UTC 7 7 1 1 1 1 3 2 1 100 10 [{a.example 2 0 100 10 2 1} {10.0.0.1 0 1 0 0 0 0} {b.example 0 1 0 0 0 0}] 0}"
 	if err != nil || fmt.Sprint(got) != want {
 		t.Errorf("%v (%v), want %s", got, err, want)
 	}

@@ -36,13 +36,7 @@ func Stats(dir string) (api.NetStats, error) {
 			p = &api.NetPeer{Name: name}
 			peers[name] = p
 		}
-		p.BytesIn += rec.BytesIn
-		p.BytesOut += rec.BytesOut
-		if rec.Verdict == "allow" {
-			p.Allowed++
-		} else {
-			p.Denied++
-		}
+		tallyPeer(p, rec)
 		return nil
 	})
 	for _, p := range peers {
@@ -56,8 +50,33 @@ func Stats(dir string) (api.NetStats, error) {
 	return s, err
 }
 
+func tallyPeer(p *api.NetPeer, rec api.NetRecord) {
+	denied := rec.Verdict != "allow"
+	switch {
+	case rec.Kind == KindHTTP:
+		p.Requests++
+		if denied {
+			p.RequestsDenied++
+		}
+		return
+	case denied:
+		p.Denied++
+	default:
+		p.Allowed++
+	}
+	p.BytesIn += rec.BytesIn
+	p.BytesOut += rec.BytesOut
+}
+
 // tally adds a record to the sums.
 func tally(s *api.NetStats, rec api.NetRecord) {
+	if rec.Kind == KindHTTP { // its bytes are its connection's, which has a record of its own
+		s.Requests++
+		if rec.Verdict != "allow" {
+			s.RequestsDenied++
+		}
+		return
+	}
 	s.BytesIn += rec.BytesIn
 	s.BytesOut += rec.BytesOut
 	allowed, denied := &s.FlowsAllowed, &s.FlowsDenied
