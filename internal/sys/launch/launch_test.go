@@ -23,6 +23,9 @@ import (
 // probeCommand has the test program look at what is left to it, as the program that was launched.
 const probeCommand = "probe"
 
+// deniedCommand has the test program launch another one on a host that lets nobody make namespaces.
+const deniedCommand = "denied"
+
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
@@ -30,6 +33,8 @@ func TestMain(m *testing.M) {
 			os.Exit(Main())
 		case probeCommand:
 			os.Exit(probe(os.Args[2:]))
+		case deniedCommand:
+			os.Exit(denied(os.Args[2]))
 		}
 	}
 	os.Exit(m.Run())
@@ -435,6 +440,97 @@ func TestRootRefused(t *testing.T) {
 	}
 	if _, ok := least.Lesser(syscall.EPERM); ok {
 		t.Error("there is less than nothing")
+	}
+}
+
+// denied forbids all namespaces below the one that it is in, and launches a program as an engine does, with a card or without.
+func denied(card string) int {
+	if err := os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	p := Plan{
+		Program: "/bin/true", Env: child.Environ(), MaxFiles: 64, Root: true,
+		ReadDirs: []string{"/usr/lib", "/lib", "/lib64"}, ReadFiles: []string{"/etc/ld.so.cache"}, WriteFiles: []string{"/dev/null"},
+	}
+	if card != "" {
+		p.TAP = &TAP{Name: "tap0", MTU: 1500}
+		p.Files = []*os.File{os.Stdin}
+	}
+	for {
+		report, err := once(p)
+		if err == nil {
+			fmt.Printf("in force: %q\nmissing: %q\n", report.InForce, report.Missing)
+			return 0
+		}
+		less, ok := p.Lesser(err)
+		if !ok {
+			fmt.Println("error:", err)
+			return 0
+		}
+		p = less
+	}
+}
+
+func once(p Plan) (Report, error) {
+	l, err := Prepare(context.Background(), p)
+	if err != nil {
+		return Report{}, err
+	}
+	defer l.Close()
+	c, err := child.Start(l.Cmd)
+	if err != nil {
+		return Report{}, err
+	}
+	report, err := l.Report(context.Background())
+	_ = c.Wait()
+	return report, err
+}
+
+// TestDenied: on a host that lets nobody make namespaces a program runs all the same and the report names the setting; one with
+// a network card does not, and the error names it.
+func TestDenied(t *testing.T) {
+	run := func(card string) string {
+		cmd := exec.CommandContext(t.Context(), "/proc/self/exe", deniedCommand, card)
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Skipf("no user namespace to forbid namespaces in: %v: %s", err, out)
+		}
+		return string(out)
+	}
+	const setting = "sudo sysctl -w user.max_user_namespaces=10000"
+	out := run("")
+	_, missing, _ := strings.Cut(out, "missing: ")
+	if !strings.Contains(missing, "netns: ") || !strings.Contains(missing, "root: ") || !strings.Contains(missing, setting) || !strings.Contains(out, "no-new-privs") {
+		t.Errorf("without a card: %s", out)
+	}
+	if out := run("card"); !strings.Contains(out, "error: ") || !strings.Contains(out, "network card") || !strings.Contains(out, setting) {
+		t.Errorf("with a card: %s", out)
+	}
+}
+
+// TestEnclosed: a user id that is its owner's is not missed where nothing is left that it could do, and only there.
+func TestEnclosed(t *testing.T) {
+	const miss = missingUID + "; it runs as 1000"
+	for name, c := range map[string]struct {
+		abi     int
+		missing []string
+		want    []string
+	}{
+		"as a user":          {7, []string{miss}, nil},
+		"signals go through": {5, []string{miss}, []string{miss}},
+		"as root":            {7, []string{"uid: it runs as root"}, []string{"uid: it runs as root"}},
+		"another one":        {7, []string{"x: y", miss}, []string{"x: y"}},
+	} {
+		r := Report{Missing: c.missing, abi: c.abi}
+		if r.Enclosed(); !slices.Equal(r.Missing, c.want) || len(r.InForce) != len(c.missing)-len(c.want) {
+			t.Errorf("%s: %+v", name, r)
+		}
 	}
 }
 

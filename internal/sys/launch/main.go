@@ -140,6 +140,12 @@ func (c *confiner) confine() error {
 	return nil
 }
 
+// What is told of a user id that is its owner's.
+const (
+	missingUID = "uid: only root can give it one of its own"
+	sharedUID  = "uid %d with nothing of its owner's in reach"
+)
+
 func (c *confiner) user() error {
 	if c.plan.UID == 0 {
 		switch {
@@ -147,9 +153,9 @@ func (c *confiner) user() error {
 			c.miss("uid: it runs as root")
 		case slices.Contains(c.report.InForce, "root"):
 			// Ours, in a user namespace, where no file, no process and no socket is that this uid could have to do with.
-			c.have("uid %d with nothing of its owner's in reach", os.Geteuid())
+			c.have(sharedUID, os.Geteuid())
 		default:
-			c.miss("uid: only root can give it one of its own; it runs as %d", os.Geteuid())
+			c.miss(missingUID+"; it runs as %d", os.Geteuid())
 		}
 		return nil
 	}

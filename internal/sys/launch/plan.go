@@ -82,6 +82,8 @@ type Report struct {
 	InForce []string `json:"in_force"`
 	Missing []string `json:"missing,omitempty"`
 	Error   string   `json:"error,omitempty"` // why the program could not be started
+
+	abi int // Landlock's
 }
 
 // Launch is a command that is ready to be started, once.

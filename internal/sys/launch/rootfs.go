@@ -164,25 +164,27 @@ func (r *newRoot) follow(name string) (string, error) {
 		if r.holds(next) {
 			return path.Join(append([]string{next}, rest[1:]...)...), nil
 		}
-		info, err := os.Lstat(next)
-		if err != nil {
-			return "", err
-		}
 		rest = rest[1:]
-		if info.Mode()&os.ModeSymlink == 0 {
+		to := r.links[next]
+		if to == "" && !slices.Contains(r.dirs, next) { // it was not met yet
+			var err error
+			to, err = os.Readlink(next)
+			if errors.Is(err, unix.EINVAL) { // it is no link
+				at = next
+				continue
+			}
+			if err != nil {
+				return "", err
+			}
+			r.mkdir(at)
+			r.links[next] = to
+		}
+		if to == "" {
 			at = next
 			continue
 		}
 		if links++; links > maxLinks {
 			return "", fmt.Errorf("%s: %w", name, unix.ELOOP)
-		}
-		to, err := os.Readlink(next)
-		if err != nil {
-			return "", err
-		}
-		if r.links[next] == "" {
-			r.mkdir(at)
-			r.links[next] = to
 		}
 		if path.IsAbs(to) {
 			at = "/"
@@ -302,6 +304,18 @@ func (c *confiner) proc(at string) error {
 	return nil
 }
 
+// cover moves the present directory over a root that nothing can take the place of, that of an initramfs. What is below stays
+// where nobody gets without the privilege to call chroot again.
+func cover() error {
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("put it over the present root: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return os.NewSyscallError("chroot", err)
+	}
+	return unix.Chdir("/")
+}
+
 // pivot makes base the root, and leaves nothing of the one before.
 func pivot(base string) error {
 	old, err := unix.Open("/", unix.O_DIRECTORY|unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -312,7 +326,11 @@ func pivot(base string) error {
 	if err := unix.Chdir(base); err != nil {
 		return err
 	}
-	if err := unix.PivotRoot(".", "."); err != nil {
+	err = unix.PivotRoot(".", ".")
+	if errors.Is(err, unix.EINVAL) {
+		return cover()
+	}
+	if err != nil {
 		return os.NewSyscallError("pivot_root", err)
 	}
 	// Both are at / now, the old one above.
