@@ -21,7 +21,7 @@ import (
 )
 
 // patience is for a boot below two hypervisors on a busy machine.
-const patience = 2 * time.Minute
+const patience = 4 * time.Minute
 
 // kit is what machines of the real Firecracker boot from.
 type kit struct {
