@@ -1,16 +1,10 @@
 package bench
 
 import (
-	"bufio"
 	"context"
-	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/smolvm/smolvm/api"
-	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/bench/figure"
 )
 
@@ -47,26 +41,9 @@ func (o *Options) idleMemory(ctx context.Context, v *vm) (supervisor, monitor fl
 	case <-ctx.Done():
 		return 0, 0, ctx.Err()
 	}
-	if supervisor, err = privateDirtyMiB(v.SupervisorPID); err != nil {
+	if supervisor, err = figure.PrivateDirtyMiB(v.SupervisorPID); err != nil {
 		return 0, 0, err
 	}
-	monitor, err = privateDirtyMiB(v.VMMPID)
+	monitor, err = figure.PrivateDirtyMiB(v.VMMPID)
 	return supervisor, monitor, err
-}
-
-// privateDirtyMiB reads the sum that the kernel keeps in smaps_rollup.
-func privateDirtyMiB(pid int) (float64, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-	if err != nil {
-		return 0, errdefs.Host.Errorf("memory of process %d: %w", pid, err)
-	}
-	defer func() { _ = f.Close() }()
-	s := bufio.NewScanner(f)
-	for s.Scan() {
-		if rest, ok := strings.CutPrefix(s.Text(), "Private_Dirty:"); ok {
-			kib, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 64)
-			return kib / 1024, err
-		}
-	}
-	return 0, errdefs.Host.Errorf("memory of process %d: smaps_rollup has no Private_Dirty", pid)
 }

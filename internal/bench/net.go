@@ -191,7 +191,7 @@ func (v *vm) measureCopy(ctx context.Context) (in, out float64, err error) {
 
 // networkMemory is what a supervisor and its gateway hold.
 func networkMemory(supervisor int) (float64, error) {
-	total, err := privateDirtyMiB(supervisor)
+	total, err := figure.PrivateDirtyMiB(supervisor)
 	if err != nil {
 		return 0, err
 	}
@@ -207,7 +207,7 @@ func networkMemory(supervisor int) (float64, error) {
 			if err != nil || !strings.HasSuffix(string(line), "\x00gateway\x00") {
 				continue
 			}
-			n, err := privateDirtyMiB(pid)
+			n, err := figure.PrivateDirtyMiB(pid)
 			return total + n, err
 		}
 	}

@@ -186,7 +186,7 @@ def probe_arp(host):
         claims = struct.pack(">HHBBH", 1, 0x800, 6, 4, 2) + b"\x02\0\0\0\0\x99" + socket.inet_aton(who) + GATEWAY_MAC + socket.inet_aton(GATEWAY)
         frames(claims, kind=0x0806)
         frames(claims, kind=0x0806, dst=b"\xff" * 6)
-    probe_tcp(host, 80)
+    probe_tcp(host, 8080)
 
 
 MARK = b"tunnel"  # also what probe_ping sends, and gets back

@@ -16,6 +16,7 @@ const (
 	inRange  = "198.51.100.7"
 	resolver = "198.51.100.53"
 	own      = "198.51.100.254" // the host's
+	web      = "198.51.100.9"   // speaks HTTP
 	private  = "10.0.0.1"
 	metadata = "169.254.169.254"
 )
@@ -23,31 +24,31 @@ const (
 // allowArgs is the policy of allowRows.
 func allowArgs(port string) []string {
 	return []string{
-		"--allow", "good.test:80", "--allow", "*.wild.test:80", "--allow", inRange + "/32:80", "--allow", "host.smolvm.internal:" + port,
+		"--allow", "good.test:8080", "--allow", "*.wild.test:8080", "--allow", inRange + "/32:80", "--allow", "host.smolvm.internal:" + port,
 		"--allow", "udp.test:5000/udp", "--dns", resolver,
 	}
 }
 
 func allowRows(hostPort, otherPort string) []row {
 	return []row{
-		{"allowed name", []string{"tcp", "good.test", "80"}, "allow", true},
-		{"allowed name below a wildcard", []string{"tcp", "ok.wild.test", "80"}, "allow", true},
+		{"allowed name", []string{"tcp", "good.test", "8080"}, "allow", true},
+		{"allowed name below a wildcard", []string{"tcp", "ok.wild.test", "8080"}, "allow", true},
 		{"allowed name, other port", []string{"tcp", "good.test", "443"}, "deny", false},
 		{"allowed range", []string{"tcp", inRange, "80"}, "allow", false},
 		{"allowed range, other port", []string{"tcp", inRange, "443"}, "deny", false},
 		{"allowed name over UDP", []string{"udp", "udp.test", "5000"}, "allow", true},
 		{"direct IP of an allowed name", []string{"tcp", public, "80"}, "deny", false},
-		{"other name", []string{"tcp", "bad.test", "80"}, "deny", false},
-		{"the wildcard's own name", []string{"tcp", "wild.test", "80"}, "deny", false},
-		{"rebinding: next answer is private", []string{"tcp", "rebind.wild.test", "80", "2"}, "deny", true},
-		{"second answer: private first, public behind it", []string{"tcp", "second.wild.test", "80"}, "allow", true},
-		{"CNAME chain to a private address", []string{"tcp", "alias.wild.test", "80"}, "deny", true},
-		{"CNAME chain to a public address", []string{"tcp", "calias.wild.test", "80"}, "allow", true},
-		{"name of a private address", []string{"tcp", "inside.wild.test", "80"}, "deny", true},
-		{"name of the host's own address", []string{"tcp", "own.wild.test", "80"}, "deny", true},
-		{"name with NAT64 address of a private one", []string{"tcp", "nat64.wild.test", "80"}, "deny", true},
-		{"name with IPv4-mapped private address", []string{"tcp", "mapped.wild.test", "80"}, "deny", true},
-		{"name with IPv6 only", []string{"tcp", "six.wild.test", "80"}, "allow", true},
+		{"other name", []string{"tcp", "bad.test", "8080"}, "deny", false},
+		{"the wildcard's own name", []string{"tcp", "wild.test", "8080"}, "deny", false},
+		{"rebinding: next answer is private", []string{"tcp", "rebind.wild.test", "8080", "2"}, "deny", true},
+		{"second answer: private first, public behind it", []string{"tcp", "second.wild.test", "8080"}, "allow", true},
+		{"CNAME chain to a private address", []string{"tcp", "alias.wild.test", "8080"}, "deny", true},
+		{"CNAME chain to a public address", []string{"tcp", "calias.wild.test", "8080"}, "allow", true},
+		{"name of a private address", []string{"tcp", "inside.wild.test", "8080"}, "deny", true},
+		{"name of the host's own address", []string{"tcp", "own.wild.test", "8080"}, "deny", true},
+		{"name with NAT64 address of a private one", []string{"tcp", "nat64.wild.test", "8080"}, "deny", true},
+		{"name with IPv4-mapped private address", []string{"tcp", "mapped.wild.test", "8080"}, "deny", true},
+		{"name with IPv6 only", []string{"tcp", "six.wild.test", "8080"}, "allow", true},
 		{"DoH at a public resolver", []string{"doh", resolver}, "deny", false},
 		{"DoT at a public resolver", []string{"tcp", resolver, "853"}, "deny", false},
 		{"DNS at a public resolver, UDP", []string{"dns", "secret.evil.test", "1", resolver}, "deny", false},
@@ -70,7 +71,7 @@ func allowRows(hostPort, otherPort string) []row {
 		{"broadcast and multicast", []string{"broadcast", "5000"}, "deny", false},
 		{"ARP tricks; the network goes on", []string{"arp", "good.test"}, "allow", true},
 		{"metadata by address", []string{"tcp", metadata, "80"}, "deny", false},
-		{"metadata by an allowed name", []string{"tcp", "meta.wild.test", "80"}, "deny", true},
+		{"metadata by an allowed name", []string{"tcp", "meta.wild.test", "8080"}, "deny", true},
 		{"metadata by its own name", []string{"tcp", "metadata.google.internal", "80"}, "deny", false},
 		{"the host's loopback, opened port", []string{"tcp", "host.smolvm.internal", hostPort}, "allow", false},
 		{"the host's loopback, other port", []string{"tcp", "host.smolvm.internal", otherPort}, "deny", false},

@@ -118,7 +118,7 @@ func runWorld() {
 		must(ip(strings.Fields(args)...))
 	}
 	for _, a := range []string{
-		other, inRange, resolver, private, metadata, "172.16.0.1", "192.168.0.1", "100.64.0.1", "192.0.0.1", "168.63.129.16", "10.83.0.1", "10.83.0.3",
+		other, inRange, resolver, web, private, metadata, "172.16.0.1", "192.168.0.1", "100.64.0.1", "192.0.0.1", "168.63.129.16", "10.83.0.1", "10.83.0.3",
 	} {
 		must(ip("addr", "add", a+"/32", "dev", "eg1"))
 	}
@@ -128,11 +128,16 @@ func runWorld() {
 	must(ip("link", "set", "eg1", "up"))
 	out := &printer{enc: json.NewEncoder(os.Stdout)}
 	go sniff(out)
+	listeners := map[int]net.Listener{}
 	for _, port := range []int{22, 53, 80, 443, 853, 5000, 8080} {
 		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port)) //nolint:noctx // ends with the process
 		must(err)
-		go greet(l)
+		listeners[port] = l
+		if port != 80 && port != 443 {
+			go greet(l)
+		}
 	}
+	startSite(out, listeners[80], listeners[443])
 	for _, port := range []int{443, 5000} {
 		p, err := net.ListenPacket("udp4", fmt.Sprintf(":%d", port)) //nolint:noctx // ends with the process
 		must(err)
@@ -239,7 +244,8 @@ func answer(p net.PacketConn, out *printer) {
 		"good.test": {public}, "udp.test": {public}, "bad.test": {public}, "wild.test": {public}, "ok.wild.test": {public}, "second.wild.test": {private, public},
 		"inside.wild.test": {private}, "own.wild.test": {own}, "meta.wild.test": {metadata}, "loop.wild.test": {"127.0.0.1"},
 		"localhost.wild.test": {"127.0.0.1"}, "nat64.wild.test": {"64:ff9b::a00:1"}, "mapped.wild.test": {"::ffff:10.0.0.1"},
-		"six.wild.test": {"2001:db8:1::1"}, "inner.other.test": {private},
+		"web.test": {web}, "other.web.test": {web}, "expired.web.test": {web}, "self.web.test": {web}, "misnamed.web.test": {web}, "opaque.test": {web},
+		"grease.test": {web}, "closed.test": {web}, "inside.web.test": {private}, "six.wild.test": {"2001:db8:1::1"}, "inner.other.test": {private},
 	}
 	alias := map[string]string{"alias.wild.test": "inner.other.test", "calias.wild.test": "good.test"}
 	b := make([]byte, 4096)

@@ -42,6 +42,10 @@ const MTU = control.MTU
 type Peer struct {
 	// Host is the address under which it finds the host's loopback.
 	Host netip.Addr
+	// Authority (DER) is what it trusts where the gateway looks into connections, and PID the gateway's process.
+	Authority []byte
+	PID       func() int
+
 	do   chan func()
 	path string // of the namespace
 	undo undo.Stack
@@ -106,7 +110,39 @@ func (p *Peer) dial(ctx context.Context, proto, at string) (c net.Conn, err erro
 
 // Gateway makes a namespace behind a TAP whose descriptor our gateway has; dir is for its files. It reaches one port of the
 // host's loopback.
-func Gateway(ctx context.Context, dir, port string, log *slog.Logger) (_ *Peer, err error) {
+func Gateway(ctx context.Context, dir, port string, log *slog.Logger) (*Peer, error) {
+	p, err := Behind(ctx, dir, api.NetworkPolicy{Mode: api.NetAllow, Rules: []api.NetworkRule{
+		{Action: api.RuleAllow, Host: network.HostName, Ports: []string{port}},
+	}}, log)
+	if err != nil {
+		return nil, err
+	}
+	if p.Host, err = p.Lookup(ctx, network.HostName); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Lookup asks the gateway for a name's address.
+func (p *Peer) Lookup(ctx context.Context, name string) (netip.Addr, error) {
+	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, proto, _ string) (net.Conn, error) {
+		return p.dial(ctx, proto, netip.AddrPortFrom(control.Gateway(), 53).String())
+	}}
+	found, err := r.LookupNetIP(ctx, "ip4", name+".")
+	if err != nil {
+		return netip.Addr{}, errdefs.Network.Errorf("the gateway's answer: %w", err)
+	}
+	return found[0].Unmap(), nil
+}
+
+// DialAddr connects from the namespace to an address.
+func (p *Peer) DialAddr(ctx context.Context, at netip.AddrPort) (net.Conn, error) {
+	return p.dial(ctx, "tcp", at.String())
+}
+
+// Behind makes a namespace behind a TAP whose descriptor our gateway has, under a policy; dir is for its files.
+func Behind(ctx context.Context, dir string, policy api.NetworkPolicy, log *slog.Logger) (_ *Peer, err error) {
 	p, err := newPeer()
 	if err != nil {
 		return nil, err
@@ -126,9 +162,8 @@ func Gateway(ctx context.Context, dir, port string, log *slog.Logger) (_ *Peer, 
 		return nil, err
 	}
 	p.undo.Add(func() { _ = up.Close() })
-	if err := up.SetPolicy(ctx, api.NetworkPolicy{Mode: api.NetAllow, Rules: []api.NetworkRule{
-		{Action: api.RuleAllow, Host: network.HostName, Ports: []string{port}},
-	}}); err != nil {
+	p.Authority, p.PID = up.Authority(), up.PID
+	if err := up.SetPolicy(ctx, policy); err != nil {
 		return nil, err
 	}
 	for _, args := range [][]string{
@@ -140,14 +175,6 @@ func Gateway(ctx context.Context, dir, port string, log *slog.Logger) (_ *Peer, 
 			return nil, errdefs.Host.Errorf("the TAP: %w", err)
 		}
 	}
-	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, proto, _ string) (net.Conn, error) {
-		return p.dial(ctx, proto, netip.AddrPortFrom(control.Gateway(), 53).String())
-	}}
-	found, err := r.LookupNetIP(ctx, "ip4", network.HostName+".")
-	if err != nil {
-		return nil, errdefs.Network.Errorf("the gateway's answer: %w", err)
-	}
-	p.Host = found[0].Unmap()
 	return p, nil
 }
 

@@ -1,7 +1,8 @@
 // Package control is what a supervisor and its VM's gateway tell each other: JSON lines over a pair of stream sockets. The
 // gateway works for a hostile guest, so that its side of it is not trusted with more than the guest could do anyway.
 //
-// Layer: part of network, below supervisor and network/gateway. It may import api, errdefs.
+// Layer: part of network, below supervisor and network/gateway. It may import network/secret, api,
+// errdefs.
 package control
 
 import (
@@ -14,6 +15,7 @@ import (
 	"sync"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/network/secret"
 )
 
 // Command is the hidden subcommand under which the program runs a gateway.
@@ -55,7 +57,14 @@ type Request struct {
 	Seq    uint64             `json:"seq"`
 	Start  *Start             `json:"start,omitempty"` // the first one
 	Policy *api.NetworkPolicy `json:"policy,omitempty"`
-	Stats  bool               `json:"stats,omitempty"`
+	// Secrets replaces all secrets; with Policy, both are put in force together.
+	Secrets *Secrets `json:"secrets,omitempty"`
+	Stats   bool     `json:"stats,omitempty"`
+}
+
+// Secrets are all secrets of a VM, with their values.
+type Secrets struct {
+	List []secret.Secret `json:"list"`
 }
 
 // Start says how a gateway works.
@@ -65,7 +74,21 @@ type Start struct {
 	// ReadFiles and ReadDirs are all that it may open.
 	ReadFiles []string `json:"read_files,omitempty"`
 	ReadDirs  []string `json:"read_dirs,omitempty"`
+	// Authority is what the guest trusts. Whoever has its key can stand for any name to this guest: it is never written anywhere.
+	Authority *Authority `json:"authority,omitempty"`
 }
+
+// Authority is a certificate authority, as network/authority makes it.
+type Authority struct {
+	Cert []byte `json:"cert"` // DER
+	Key  []byte `json:"key"`  // PKCS #8, DER
+}
+
+// String hides the key.
+func (a Authority) String() string { return fmt.Sprintf("authority of %d bytes, key ***", len(a.Cert)) }
+
+// GoString hides the key.
+func (a Authority) GoString() string { return a.String() }
 
 // Answer is a line from the gateway: the answer to a request (Seq), or a record of what it did (Seq 0).
 type Answer struct {

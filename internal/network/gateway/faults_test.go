@@ -16,6 +16,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/network/gateway/questions"
 )
 
 // TestClock: how long a flow is silent is counted by a clock of its own, which the host's being set does not move.
@@ -168,12 +169,12 @@ func TestResolverDown(t *testing.T) {
 	w.serve("198.51.100.1:80", echo)
 	live := w.mustDial("198.51.100.1:80")
 	c := w.udp("10.83.0.1:53")
-	for range maxAsking {
+	for range questions.MaxAsking {
 		if _, err := c.Write(query(t, "a.example.", dnsmessage.TypeA)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	until(t, "all places are taken", func() bool { return len(w.gateway.asking) == maxAsking })
+	until(t, "all places are taken", func() bool { return w.gateway.names.Asking() == questions.MaxAsking })
 	begin := time.Now()
 	if m := w.ask("a.example.", dnsmessage.TypeA); m.RCode == dnsmessage.RCodeSuccess {
 		t.Errorf("one too many is answered with %v", m)
@@ -185,7 +186,7 @@ func TestResolverDown(t *testing.T) {
 		t.Errorf("without a resolver, what needs none took %s", took)
 	}
 	close(r.up)
-	until(t, "it is back", func() bool { return len(w.gateway.asking) == 0 })
+	until(t, "it is back", func() bool { return w.gateway.names.Asking() == 0 })
 	if m := w.ask("a.example.", dnsmessage.TypeA); len(m.Answers) != 1 {
 		t.Errorf("it is back, and the answer is %v", m)
 	}
@@ -199,7 +200,7 @@ func TestResolverDownAllow(t *testing.T) {
 		t.Fatalf("%v", m)
 	}
 	at := netip.AddrFrom4(m.Answers[0].Body.(*dnsmessage.AResource).A)
-	if c, err := w.dial(netip.AddrPortFrom(at, 80).String()); err == nil {
+	if c, err := w.dial(netip.AddrPortFrom(at, 8080).String()); err == nil {
 		_ = c.Close()
 		t.Error("a name that nobody knows is connected")
 	}
@@ -221,7 +222,7 @@ func TestSlowGuest(t *testing.T) {
 	w.serve("198.51.100.2:80", echo)
 	drip := w.mustDial("198.51.100.1:80")
 	var half []net.Conn
-	for range maxDNSConns + 8 {
+	for range questions.MaxConns + 8 {
 		c := w.mustDial("10.83.0.1:53")
 		_, _ = c.Write([]byte{0, 40, 1}) // 39 more never come
 		half = append(half, c)

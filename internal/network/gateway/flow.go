@@ -9,6 +9,8 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/internal/network"
+	"github.com/smolvm/smolvm/internal/network/gateway/piece"
+	"github.com/smolvm/smolvm/internal/network/gateway/proxy"
 )
 
 // flow is a connection of the guest's, from its first packet to its end.
@@ -18,6 +20,8 @@ type flow struct {
 	begin time.Time
 	ctx   context.Context //nolint:containedctx // lasts as long as the flow does
 	stop  context.CancelCauseFunc
+	kind  atomic.Uint32  // how it is served
+	look  *proxy.Session // of one that is looked into
 
 	in, out atomic.Int64 // bytes to and from the guest
 	last    atomic.Int64 // when bytes moved, by the table's clock
@@ -69,12 +73,38 @@ func (f *flow) allowed(p *network.Policy) bool {
 	f.mu.Unlock()
 	v := p.Flow(want)
 	if v.Allow || want.Name == "" {
-		return v.Allow
+		is := f.kind.Load()
+		return v.Allow && (is == unknown || is == kindOf(want, v))
 	}
 	// To the host's loopback, the address is no part of the question.
 	want.Addr = netip.Addr{}
 	v = p.Flow(want)
 	return v.Allow && v.Host
+}
+
+// How a flow is served. One that would be served otherwise under a new policy is ended.
+const (
+	unknown uint32 = iota
+	spliced
+	opaque // spliced, once it has said in the open for whom it is
+	looked // its requests are decided
+)
+
+func kindOf(f network.Flow, v network.Verdict) uint32 {
+	switch {
+	case f.Proto == network.UDP:
+	case v.HTTP:
+		return looked
+	case v.Opaque && f.Port == portHTTPS: // on other ports servers may speak first
+		return opaque
+	}
+	return spliced
+}
+
+func (f *flow) session() *proxy.Session {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.look
 }
 
 func (f *flow) waiting() int {
@@ -91,8 +121,12 @@ func (f *flow) record() api.NetRecord {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r := recordOf(f.want, f.begin)
-	if f.addr.IsValid() {
-		r.Addr = f.addr.String()
+	addr := f.addr
+	if f.look != nil {
+		addr = f.look.Addr()
+	}
+	if addr.IsValid() {
+		r.Addr = addr.String()
 	}
 	r.Verdict, r.Rule = "allow", f.rule
 	r.BytesIn, r.BytesOut, r.DurationMs = f.in.Load(), f.out.Load(), time.Since(f.begin).Milliseconds()
@@ -120,8 +154,10 @@ type table struct {
 	max   int
 	flows map[*flow]struct{}
 	wg    sync.WaitGroup
+	// Flows that are looked into have no descriptor of their own; their connections to the outside have.
+	looked, upstream int
 
-	buffers buffers
+	buffers piece.Pool
 	// clock is the time since the table was made. It goes on evenly when the host's clock is set.
 	clock func() time.Duration
 
@@ -138,7 +174,7 @@ func newTable() *table {
 func (t *table) add(ctx context.Context, want network.Flow, idle time.Duration) *flow {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.flows) >= t.max {
+	if len(t.flows) >= t.max || len(t.flows)-t.looked+t.upstream >= t.max {
 		return nil
 	}
 	f := &flow{table: t, want: want, begin: time.Now()}
@@ -160,9 +196,39 @@ func (t *table) remove(f *flow) {
 		return
 	}
 	delete(t.flows, f)
+	if f.look != nil {
+		t.looked--
+	}
 	t.in.Add(f.in.Load())
 	t.out.Add(f.out.Load())
 	t.wg.Done()
+}
+
+// lookInto makes a flow one that is looked into.
+func (t *table) lookInto(f *flow, s *proxy.Session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.look = s
+	t.looked++
+}
+
+// reserve takes a place for a connection to the outside; it is false when there is none.
+func (t *table) reserve() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.flows)-t.looked+t.upstream >= t.max {
+		return false
+	}
+	t.upstream++
+	return true
+}
+
+func (t *table) release() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.upstream--
 }
 
 // open are the flows that are open now.

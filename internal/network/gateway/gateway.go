@@ -26,8 +26,11 @@ import (
 	"github.com/smolvm/smolvm/internal/network/gateway/dial"
 	"github.com/smolvm/smolvm/internal/network/gateway/dns"
 	"github.com/smolvm/smolvm/internal/network/gateway/frame"
+	"github.com/smolvm/smolvm/internal/network/gateway/proxy"
+	"github.com/smolvm/smolvm/internal/network/gateway/questions"
 	"github.com/smolvm/smolvm/internal/network/gateway/seen"
 	"github.com/smolvm/smolvm/internal/network/gateway/wire"
+	"github.com/smolvm/smolvm/internal/network/secret"
 )
 
 // Dialer reaches the outside.
@@ -54,6 +57,9 @@ type Options struct {
 	Log    *slog.Logger
 	// IdleTCP and IdleUDP are how long nothing may move on a flow, 0 = 1 h and 60 s.
 	IdleTCP, IdleUDP time.Duration
+	// HTTP looks into connections: its Issuer and Roots must be given, the gateway gives the rest.
+	HTTP    proxy.Options
+	Secrets *secret.Set
 }
 
 // Limits bound what a guest may use.
@@ -71,16 +77,18 @@ type Gateway struct {
 	link   *link
 	stack  *stack.Stack
 	dns    *dns.Server
+	names  *questions.Server
 	dialer Dialer
+	proxy  *proxy.Proxy
 	flows  *table
 	seen   *seen.Names
 
 	policy    atomic.Pointer[network.Policy]
+	secrets   atomic.Pointer[secret.Set]
 	resolver  atomic.Pointer[dns.Resolver]
 	newFlows  limiter
 	questions limiter
-	in, out   limiter       // bytes
-	asking    chan struct{} // one place per question under way
+	in, out   limiter // bytes
 	maxQueued int
 
 	refused, limited, asked atomic.Int64
@@ -90,10 +98,7 @@ type Gateway struct {
 	work sync.WaitGroup
 }
 
-const (
-	maxAsking   = 64
-	minByteRate = 1 << 10
-)
+const minByteRate = 1 << 10
 
 // New makes a gateway. Run runs it.
 func New(o Options) (*Gateway, error) {
@@ -104,7 +109,7 @@ func New(o Options) (*Gateway, error) {
 		o.IdleUDP = time.Minute
 	}
 	g := &Gateway{
-		opts: o, log: o.Log, flows: newTable(), seen: seen.New(), asking: make(chan struct{}, maxAsking), maxQueued: MaxQueued,
+		opts: o, log: o.Log, flows: newTable(), seen: seen.New(), maxQueued: MaxQueued,
 	}
 	g.ctx, g.stop = context.WithCancel(context.Background()) //nolint:forbidigo // ended by Run, which has the caller's
 	g.link = newLink(o.Wire, o.Link, o.MTU)
@@ -114,6 +119,8 @@ func New(o Options) (*Gateway, error) {
 	if g.dialer == nil {
 		g.dialer = dial.New(dial.Options{Policy: g.policy.Load, Resolver: func() dial.Resolver { return *g.resolver.Load() }, Proxy: o.Proxy})
 	}
+	g.secrets.Store(o.Secrets)
+	g.proxy = g.newProxy(o.HTTP)
 	g.dns = dns.New(dns.Options{
 		Policy: g.policy.Load, Names: o.Names, Resolver: func() dns.Resolver { return *g.resolver.Load() }, Record: g.record, Seen: g.seen.Add,
 		ByName: o.Proxy != nil,
@@ -123,6 +130,7 @@ func New(o Options) (*Gateway, error) {
 		g.stop()
 		return nil, err
 	}
+	g.names = questions.New(questions.Server{Stack: g.stack, NIC: nicID, Addr: o.Link.Gateway, Answer: g.answer, Refused: func() { g.limited.Add(1) }})
 	g.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(g.stack, 0, maxInFlight, g.tcp).HandlePacket)
 	g.stack.SetTransportProtocolHandler(udp.ProtocolNumber, udp.NewForwarder(g.stack, g.udp).HandlePacket)
 	return g, nil
@@ -133,7 +141,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, g.stop)()
 	closeWire := context.AfterFunc(g.ctx, func() { _ = g.opts.Wire.Close() })
 	defer closeWire()
-	if err := g.serveDNS(); err != nil {
+	if err := g.names.Start(g.ctx, &g.work); err != nil {
 		g.stop()
 		g.end()
 		return err
@@ -166,6 +174,8 @@ func (g *Gateway) SetPolicy(p *network.Policy, l Limits) {
 	for _, f := range g.flows.open() {
 		if !f.allowed(p) {
 			f.abort("the policy has changed")
+		} else if s := f.session(); s != nil {
+			s.Reconsider()
 		}
 	}
 }
@@ -177,7 +187,7 @@ func (g *Gateway) setPolicy(p *network.Policy, l Limits) {
 		if len(servers) == 0 {
 			servers = g.opts.DNS
 		}
-		r = newResolver(servers)
+		r = dns.NewResolver(servers)
 	}
 	g.resolver.Store(&r)
 	g.policy.Store(p)
@@ -240,6 +250,18 @@ func (g *Gateway) Stats() control.Stats {
 	return s
 }
 
+// answer answers one question about a name. What is too much is refused without being looked at.
+func (g *Gateway) answer(msg []byte, tcp, tooMany bool) []byte {
+	if !tooMany {
+		g.asked.Add(1)
+		tooMany = !g.questions.Load().Allow()
+	}
+	if tooMany {
+		g.limited.Add(1)
+	}
+	return g.dns.Answer(g.ctx, msg, tcp, tooMany)
+}
+
 // admit decides a new flow of the guest's and gives it its place; nil when it may not be.
 func (g *Gateway) admit(proto network.Proto, dst netip.Addr, port uint16, idle time.Duration) *flow {
 	want := network.Flow{Proto: proto, Port: port, Addr: dst}
@@ -257,7 +279,8 @@ func (g *Gateway) admit(proto network.Proto, dst netip.Addr, port uint16, idle t
 	if f == nil {
 		return g.refuse(want, &g.limited, network.Verdict{Rule: "limit", Reason: "too many flows are open"})
 	}
-	if v := g.policy.Load().Flow(want); !v.Allow {
+	v := g.policy.Load().Flow(want)
+	if f.kind.Store(kindOf(want, v)); !v.Allow {
 		g.flows.remove(f)
 		g.flows.total.Add(-1)
 		return g.refuse(want, &g.refused, v)

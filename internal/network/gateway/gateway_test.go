@@ -104,15 +104,15 @@ func TestDenied(t *testing.T) {
 // TestAllow: in mode allow an allowed name works by its synthetic address, and nothing else does.
 func TestAllow(t *testing.T) {
 	w := newWorld(t, api.NetworkPolicy{Mode: api.NetAllow, Rules: []api.NetworkRule{
-		{Action: api.RuleAllow, Host: "good.example", Ports: []string{"80"}},
-		{Action: api.RuleAllow, Host: "rebind.example"},
+		{Action: api.RuleAllow, Host: "good.example", Ports: []string{"8080"}},
+		{Action: api.RuleAllow, Host: "rebind.example", Ports: []string{"8080"}},
 	}}, nil)
 	w.outside.has("good.example.", "198.51.100.1")
 	w.outside.has("rebind.example.", "10.0.0.1")
 	w.outside.has("bad.example.", "198.51.100.1")
-	w.serve("198.51.100.1:80", echo)
+	w.serve("198.51.100.1:8080", echo)
 	w.serve("198.51.100.1:81", echo)
-	w.serve("10.0.0.1:80", echo)
+	w.serve("10.0.0.1:8080", echo)
 
 	addr := func(name string) string {
 		m := w.ask(name, dnsmessage.TypeA)
@@ -126,14 +126,14 @@ func TestAllow(t *testing.T) {
 		return a.String()
 	}
 	good := addr("GOOD.example.")
-	c := w.mustDial(good + ":80")
+	c := w.mustDial(good + ":8080")
 	roundTrip(t, c)
 	_ = c.Close()
 	r := w.found("the flow", func(r api.NetRecord) bool { return r.Kind == "tcp" && r.Verdict == "allow" })
 	if r.Name != "good.example" || r.Addr != "198.51.100.1" || !strings.Contains(r.Rule, "good.example") {
 		t.Errorf("record %+v", r)
 	}
-	for _, at := range []string{good + ":81", "198.51.100.1:80", addr("rebind.example.") + ":80", "198.18.77.77:80"} {
+	for _, at := range []string{good + ":81", "198.51.100.1:8080", addr("rebind.example.") + ":8080", "198.18.77.77:8080"} {
 		if c, err := w.dial(at); err == nil {
 			_ = c.Close()
 			t.Errorf("%s is open", at)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/smolvm/smolvm/internal/network"
 	"github.com/smolvm/smolvm/internal/network/gateway/dial"
+	"github.com/smolvm/smolvm/internal/network/gateway/piece"
 )
 
 const (
@@ -38,6 +39,10 @@ func (g *Gateway) tcp(r *tcp.ForwarderRequest) {
 		r.Complete(true)
 		return
 	}
+	if f.kind.Load() == looked {
+		g.lookInto(f, r)
+		return
+	}
 	up, err := g.dialer.Dial(f.ctx, f.want)
 	if err != nil {
 		r.Complete(true)
@@ -45,15 +50,11 @@ func (g *Gateway) tcp(r *tcp.ForwarderRequest) {
 		return
 	}
 	defer func() { _ = up.Close() }()
-	var wq waiter.Queue
-	ep, terr := r.CreateEndpoint(&wq)
-	r.Complete(terr != nil)
-	if terr != nil {
-		g.finish(f, errors.New("the guest's handshake: "+terr.String()))
+	conn, ep, err := g.accept(r)
+	if err != nil {
+		g.finish(f, err)
 		return
 	}
-	conn := gonet.NewTCPConn(&wq, ep)
-	sizeBuffers(ep, g.flows.count())
 	reset := func() {
 		noLinger(up.Conn)
 		_ = up.Close()
@@ -64,7 +65,13 @@ func (g *Gateway) tcp(r *tcp.ForwarderRequest) {
 		g.finish(f, nil)
 		return
 	}
-	err = splice(f, conn, up.Conn)
+	var guest net.Conn = conn
+	if f.kind.Load() == opaque {
+		guest, err = named(f, conn, up.Verdict)
+	}
+	if err == nil {
+		err = splice(f, guest, up.Conn)
+	}
 	if err != nil {
 		reset()
 	} else {
@@ -72,6 +79,18 @@ func (g *Gateway) tcp(r *tcp.ForwarderRequest) {
 	}
 	_ = conn.Close()
 	g.finish(f, err)
+}
+
+// accept answers the guest's handshake.
+func (g *Gateway) accept(r *tcp.ForwarderRequest) (*gonet.TCPConn, tcpip.Endpoint, error) {
+	var wq waiter.Queue
+	ep, err := r.CreateEndpoint(&wq)
+	r.Complete(err != nil)
+	if err != nil {
+		return nil, nil, errors.New("the guest's handshake: " + err.String())
+	}
+	sizeBuffers(ep, g.flows.count())
+	return gonet.NewTCPConn(&wq, ep), ep, nil
 }
 
 // establish makes a flow known as one that is connected, unless the policy has changed while it was dialled.
@@ -148,10 +167,10 @@ func splice(f *flow, guest, up net.Conn) error {
 
 // pump moves bytes from src to dst, and src's end too.
 func pump(f *flow, dst, src net.Conn, count *atomic.Int64) error {
-	buf := small{pool: &f.table.buffers}
-	defer buf.release()
+	buf := piece.Buffer{Pool: &f.table.buffers}
+	defer buf.Release()
 	for {
-		b := buf.next()
+		b := buf.Next()
 		n, err := src.Read(b)
 		if n > 0 {
 			f.touch()
@@ -161,7 +180,7 @@ func pump(f *flow, dst, src net.Conn, count *atomic.Int64) error {
 				return werr
 			}
 			f.touch()
-			buf.used(n)
+			buf.Used(n)
 		}
 		if err != nil {
 			if !errors.Is(err, io.EOF) {

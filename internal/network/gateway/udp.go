@@ -89,8 +89,8 @@ func forward(ctx context.Context, f *flow, ep tcpip.Endpoint, wq *waiter.Queue, 
 }
 
 func takeDatagram(f *flow, ep tcpip.Endpoint, up net.Conn) (int, tcpip.Error) {
-	b := f.table.buffers.get()
-	defer f.table.buffers.put(b)
+	b := f.table.buffers.Get()
+	defer f.table.buffers.Put(b)
 	w := tcpip.SliceWriter(b[:])
 	res, err := ep.Read(&w, tcpip.ReadOptions{})
 	if err != nil {
@@ -115,8 +115,8 @@ func backward(f *flow, ep tcpip.Endpoint, up net.Conn) error {
 	for {
 		var rerr error
 		err := raw.Read(func(fd uintptr) bool {
-			b := f.table.buffers.get()
-			defer f.table.buffers.put(b)
+			b := f.table.buffers.Get()
+			defer f.table.buffers.Put(b)
 			n, err := unix.Read(int(fd), b[:])
 			if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
 				return false

@@ -71,14 +71,16 @@ func (u *Uplink) start(ctx context.Context, wire *os.File) (*session, error) {
 }
 
 // startRequest says how a gateway works: it may read what finding names takes, and nothing else.
-func startRequest(p api.NetworkPolicy, o Options) control.Request {
+func startRequest(w wanted, o Options) control.Request {
 	files := []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services", "/proc/sys/net/core/somaxconn"}
 	dirs := []string{"/etc/ssl", "/etc/pki", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates"}
 	// Where resolv.conf is a link, what it leads to is replaced now and then.
 	if to, err := filepath.EvalSymlinks("/etc/resolv.conf"); err == nil && filepath.Dir(to) != "/etc" {
 		dirs = append(dirs, filepath.Dir(to))
 	}
-	return control.Request{Policy: &p, Start: &control.Start{Parent: os.Getpid(), UID: o.UID, ReadFiles: files, ReadDirs: dirs}}
+	r := w.request()
+	r.Start = &control.Start{Parent: os.Getpid(), UID: o.UID, ReadFiles: files, ReadDirs: dirs, Authority: o.Authority}
+	return r
 }
 
 // read takes what the gateway says until it hangs up. It works for a hostile guest: what it says is cut to size.
@@ -151,4 +153,4 @@ func (s *session) why() error {
 	return fmt.Errorf("the gateway ended with %s: %s", s.child.State(), said)
 }
 
-func same(a, b api.NetworkPolicy) bool { return reflect.DeepEqual(a, b) }
+func same(a, b wanted) bool { return reflect.DeepEqual(a, b) }

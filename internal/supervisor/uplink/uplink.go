@@ -2,7 +2,7 @@
 // the guest notices more than a reset when the gateway dies, and starts another one with the same policy and names. While
 // there is none, nothing passes.
 //
-// Layer: part of supervisor. It may import network/control, api, errdefs, internal/sys.
+// Layer: part of supervisor. It may import network/{authority,control,secret}, api, errdefs, internal/sys.
 package uplink
 
 import (
@@ -10,6 +10,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +18,9 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/network/authority"
 	"github.com/smolvm/smolvm/internal/network/control"
+	"github.com/smolvm/smolvm/internal/network/secret"
 )
 
 // Options are what an Uplink works with.
@@ -29,6 +32,8 @@ type Options struct {
 	// Wire is the gateway's end of a wire that somebody else made, such as a TAP; it is the Uplink's from Start on. nil: Start
 	// makes one, whose other end is NIC.
 	Wire *os.File
+	// Authority is the one that the guest trusts already. nil: Start makes one, for this run of the VM.
+	Authority *control.Authority
 	// Record takes what gateways write into the audit, Ended each one's unexpected end. Neither may wait.
 	Record func(api.NetRecord)
 	Ended  func(why string)
@@ -45,7 +50,7 @@ type Uplink struct {
 	done   chan struct{}
 
 	mu      sync.Mutex
-	policy  api.NetworkPolicy
+	wanted  wanted
 	missing []string      // of the measures that confine the gateway
 	taken   *os.File      // the wire, where it is not the one that we made
 	rewired bool          // another wire came since the last gateway was started
@@ -54,6 +59,16 @@ type Uplink struct {
 	changed chan struct{} // closed when now changes
 	everUp  bool
 	failed  error // why there will be none any more
+}
+
+// wanted is what a gateway is to enforce: whichever one starts next has it from its beginning.
+type wanted struct {
+	policy  api.NetworkPolicy
+	secrets []secret.Secret
+}
+
+func (w wanted) request() control.Request {
+	return control.Request{Policy: &w.policy, Secrets: &control.Secrets{List: w.secrets}}
 }
 
 const (
@@ -71,6 +86,13 @@ const (
 
 // Start makes the wire and starts a gateway, which lets nothing through until SetPolicy. It does not wait for it.
 func Start(ctx context.Context, o Options) (*Uplink, error) {
+	if o.Authority == nil {
+		cert, key, err := authority.New()
+		if err != nil {
+			return nil, errdefs.Host.Errorf("the network's certificate authority: %w", err)
+		}
+		o.Authority = &control.Authority{Cert: cert, Key: key}
+	}
 	var nic *os.File
 	if o.Wire == nil {
 		var err error
@@ -80,7 +102,8 @@ func Start(ctx context.Context, o Options) (*Uplink, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	u := &Uplink{
-		opts: o, wire: o.Wire, nic: nic, cancel: cancel, done: make(chan struct{}), policy: api.NetworkPolicy{Mode: api.NetNone}, changed: make(chan struct{}),
+		opts: o, wire: o.Wire, nic: nic, cancel: cancel, done: make(chan struct{}), changed: make(chan struct{}),
+		wanted: wanted{policy: api.NetworkPolicy{Mode: api.NetNone}},
 	}
 	go u.run(ctx)
 	return u, nil
@@ -149,6 +172,9 @@ func (u *Uplink) run(ctx context.Context) {
 	}
 }
 
+// Authority is the certificate (DER) by which the guest knows the gateway, whichever it is: every one that is started has its key.
+func (u *Uplink) Authority() []byte { return u.opts.Authority.Cert }
+
 // Missing are the measures that do not confine the gateway, each with its reason. It is known once a policy is in force.
 func (u *Uplink) Missing() []string {
 	u.mu.Lock()
@@ -171,9 +197,9 @@ func (u *Uplink) one(ctx context.Context) error {
 	defer stop()
 	go s.read(u.opts.Record)
 	u.mu.Lock()
-	policy := u.policy
+	has := u.wanted
 	u.mu.Unlock()
-	a, err := s.ask(ctx, startRequest(policy, u.opts))
+	a, err := s.ask(ctx, startRequest(has, u.opts))
 	if err != nil {
 		return err
 	}
@@ -184,7 +210,7 @@ func (u *Uplink) one(ctx context.Context) error {
 		u.opts.Log.Info("the gateway is up", "pid", s.child.PID(), "in_force", r.InForce, "missing", r.Missing)
 	}
 	// A policy that came meanwhile comes after the one it started with.
-	if err := u.up(ctx, s, policy); err != nil {
+	if err := u.up(ctx, s, has); err != nil {
 		return err
 	}
 	<-s.gone
@@ -192,18 +218,18 @@ func (u *Uplink) one(ctx context.Context) error {
 	return s.why()
 }
 
-// up makes a gateway the one that is up, once it has the policy that is wanted.
-func (u *Uplink) up(ctx context.Context, s *session, has api.NetworkPolicy) error {
+// up makes a gateway the one that is up, once it has what is wanted.
+func (u *Uplink) up(ctx context.Context, s *session, has wanted) error {
 	for {
 		u.mu.Lock()
-		want := u.policy
+		want := u.wanted
 		if same(want, has) {
 			u.setLocked(s, nil)
 			u.mu.Unlock()
 			return nil
 		}
 		u.mu.Unlock()
-		if _, err := s.ask(ctx, control.Request{Policy: &want}); err != nil {
+		if _, err := s.ask(ctx, want.request()); err != nil {
 			return err
 		}
 		has = want
@@ -249,21 +275,32 @@ func (u *Uplink) session(ctx context.Context) (*session, error) {
 // SetPolicy puts a policy in force: when it returns nil, every decision from then on is made by it, and flows that it does
 // not allow were ended.
 func (u *Uplink) SetPolicy(ctx context.Context, p api.NetworkPolicy) error {
+	return u.want(ctx, func(w *wanted) { w.policy = p })
+}
+
+// SetSecrets replaces all secrets, as SetPolicy does the policy, which must let requests reach their hosts.
+func (u *Uplink) SetSecrets(ctx context.Context, list []secret.Secret) error {
+	return u.want(ctx, func(w *wanted) { w.secrets = slices.Clone(list) })
+}
+
+// want changes what is wanted, and waits until it is in force.
+func (u *Uplink) want(ctx context.Context, change func(*wanted)) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*answerLimit)
 	defer cancel()
 	u.mu.Lock()
-	former, s := u.policy, u.now
-	u.policy = p // whichever gateway starts from now on has it
+	former, s := u.wanted, u.now
+	change(&u.wanted) // whichever gateway starts from now on has it
+	request := u.wanted.request()
 	u.mu.Unlock()
 	if s != nil {
-		_, err := s.ask(ctx, control.Request{Policy: &p})
+		_, err := s.ask(ctx, request)
 		var refused *refusal
 		switch {
 		case err == nil:
 			return nil
 		case errors.As(err, &refused):
 			u.mu.Lock()
-			u.policy = former
+			u.wanted = former
 			u.mu.Unlock()
 			return err
 		}

@@ -6,6 +6,7 @@ package dns
 
 import (
 	"context"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"time"
@@ -23,6 +24,17 @@ type Resolver interface {
 	LookupMX(ctx context.Context, name string) ([]*net.MX, error)
 	LookupSRV(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
 	LookupAddr(ctx context.Context, addr string) ([]string, error)
+}
+
+// NewResolver asks the host's resolver, or those that are named.
+func NewResolver(servers []netip.AddrPort) Resolver {
+	r := &net.Resolver{PreferGo: true}
+	if len(servers) > 0 {
+		r.Dial = func(ctx context.Context, proto, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, proto, servers[rand.N(len(servers))].String()) //nolint:gosec // nobody guesses anything here
+		}
+	}
+	return r
 }
 
 // Options are what a Server works with.

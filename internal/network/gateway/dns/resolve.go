@@ -56,7 +56,7 @@ func service(name string) (prefix, rest string) {
 
 // address answers for A.
 func (s *Server) address(ctx context.Context, p *network.Policy, q question, name string, v network.Verdict) reply {
-	if v.Host || p.Mode() != api.NetOpen || s.o.ByName {
+	if s.o.ByName || p.Synthetic(name) {
 		return s.synthetic(q, name, v)
 	}
 	found, err := s.o.Resolver().LookupNetIP(ctx, "ip", name+".")

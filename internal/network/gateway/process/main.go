@@ -1,12 +1,13 @@
 // Package process is a gateway as a process: what it inherits, what confines it, and what its supervisor tells it.
 //
-// Layer: network, above gateway. It may import network, network/control, gateway and what is below it, api, errdefs,
+// Layer: network, above gateway. It may import network, network/{authority,control,secret}, gateway and what is below it, api, errdefs,
 // internal/sys.
 package process
 
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -27,11 +28,14 @@ import (
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/network"
+	"github.com/smolvm/smolvm/internal/network/authority"
 	"github.com/smolvm/smolvm/internal/network/control"
 	"github.com/smolvm/smolvm/internal/network/gateway"
 	"github.com/smolvm/smolvm/internal/network/gateway/dial"
 	"github.com/smolvm/smolvm/internal/network/gateway/frame"
+	"github.com/smolvm/smolvm/internal/network/gateway/proxy"
 	"github.com/smolvm/smolvm/internal/network/gateway/wire"
+	"github.com/smolvm/smolvm/internal/network/secret"
 	"github.com/smolvm/smolvm/internal/sys/launch"
 )
 
@@ -48,7 +52,7 @@ const (
 
 	maxRecords  = 1024
 	hostsEvery  = 5 * time.Second
-	memoryLimit = gateway.MaxQueued + 96<<20
+	memoryLimit = gateway.MaxQueued + proxy.MaxHeld + 96<<20
 )
 
 // Main is the process that the hidden subcommand control.Command runs, and returns its exit code. Its supervisor starts it.
@@ -79,6 +83,7 @@ type process struct {
 	gateway *gateway.Gateway
 	host    []netip.Addr // the host's own addresses
 	policy  api.NetworkPolicy
+	secrets *secret.Set
 	records chan api.NetRecord
 	lost    atomic.Int64
 }
@@ -112,7 +117,7 @@ func (p *process) run(ctx context.Context, log *slog.Logger) error {
 	if first.Start == nil || first.Policy == nil {
 		return errdefs.Invalid.Errorf("the first line does not say how to start")
 	}
-	ready, err := p.start(*first.Start, *first.Policy, log)
+	ready, err := p.start(first, log)
 	if err != nil {
 		_ = p.conn.Write(control.Answer{Seq: first.Seq, Error: err.Error()})
 		return err
@@ -150,7 +155,8 @@ func (p *process) run(ctx context.Context, log *slog.Logger) error {
 }
 
 // start does what comes before the first frame.
-func (p *process) start(s control.Start, policy api.NetworkPolicy, log *slog.Logger) (*control.Ready, error) {
+func (p *process) start(first control.Request, log *slog.Logger) (*control.Ready, error) {
+	s := *first.Start
 	names, err := loadNames(p.names)
 	if err != nil {
 		return nil, err
@@ -159,15 +165,19 @@ func (p *process) start(s control.Start, policy api.NetworkPolicy, log *slog.Log
 	if err != nil {
 		return nil, err
 	}
-	proxy := dial.ProxyFromEnv()
+	way := dial.ProxyFromEnv()
+	http, err := lookInto(s)
+	if err != nil {
+		return nil, err
+	}
 	report, err := launch.Confine(launch.Plan{
 		Parent: s.Parent, UID: s.UID, ReadFiles: s.ReadFiles, ReadDirs: s.ReadDirs, Network: true, MaxFiles: maxFiles, MaxFileBytes: maxNamesFile,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("confine the gateway: %w", err)
 	}
-	p.policy, p.host = policy, hostAddrs()
-	compiled, err := network.Compile(policy, network.Options{HostAddrs: p.host})
+	p.host = hostAddrs()
+	compiled, err := p.compile(first)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +186,7 @@ func (p *process) start(s control.Start, policy api.NetworkPolicy, log *slog.Log
 		return nil, err
 	}
 	p.gateway, err = gateway.New(gateway.Options{
-		Wire: w, MTU: control.MTU, Policy: compiled, Limits: limitsOf(policy), Names: names, Proxy: proxy, DNS: servers, Record: p.record, Log: log,
+		Wire: w, MTU: control.MTU, Policy: compiled, Limits: limitsOf(p.policy), Names: names, Proxy: way, DNS: servers, Record: p.record, Log: log, HTTP: http, Secrets: p.secrets,
 		Link: frame.Link{
 			GuestMAC: [6]byte(control.GuestMAC()), GatewayMAC: [6]byte(control.GatewayMAC()), Guest: control.Guest().Addr(), Gateway: control.Gateway(),
 		},
@@ -189,6 +199,7 @@ func (p *process) start(s control.Start, policy api.NetworkPolicy, log *slog.Log
 		report.Missing = append(report.Missing, "seccomp: "+err.Error())
 	} else {
 		report.InForce = append(report.InForce, fmt.Sprintf("seccomp %d calls", left))
+		report.Enclosed()
 	}
 	return &control.Ready{InForce: report.InForce, Missing: report.Missing}, nil
 }
@@ -227,8 +238,8 @@ func (p *process) listen(ctx context.Context, to chan<- control.Request) {
 
 func (p *process) answer(r control.Request) control.Answer {
 	a := control.Answer{Seq: r.Seq}
-	if r.Policy != nil {
-		if err := p.setPolicy(*r.Policy); err != nil {
+	if r.Policy != nil || r.Secrets != nil {
+		if err := p.change(r); err != nil {
 			a.Error = err.Error()
 		}
 	}
@@ -240,14 +251,49 @@ func (p *process) answer(r control.Request) control.Answer {
 	return a
 }
 
-func (p *process) setPolicy(to api.NetworkPolicy) error {
-	compiled, err := network.Compile(to, network.Options{HostAddrs: p.host})
+// compile makes what a request wants of policy and secrets, and what it says nothing of stays. Nothing changes on an error.
+func (p *process) compile(r control.Request) (*network.Policy, error) {
+	policy, secrets := p.policy, p.secrets
+	if r.Policy != nil {
+		policy = *r.Policy
+	}
+	if r.Secrets != nil {
+		var err error
+		if secrets, err = secret.New(r.Secrets.List); err != nil {
+			return nil, err
+		}
+	}
+	compiled, err := network.Compile(policy, network.Options{HostAddrs: p.host, SecretHosts: secrets.Hosts()})
+	if err == nil {
+		p.policy, p.secrets = policy, secrets
+	}
+	return compiled, err
+}
+
+func (p *process) change(r control.Request) error {
+	compiled, err := p.compile(r)
 	if err != nil {
 		return err
 	}
-	p.policy = to
-	p.gateway.SetPolicy(compiled, limitsOf(to))
+	p.gateway.SetSecrets(p.secrets)
+	p.gateway.SetPolicy(compiled, limitsOf(p.policy))
 	return nil
+}
+
+// lookInto is what looking into connections takes: what the guest trusts, and whom the host does. It is read while files can be.
+func lookInto(s control.Start) (proxy.Options, error) {
+	if s.Authority == nil {
+		return proxy.Options{}, errdefs.Invalid.Errorf("the first line names no authority")
+	}
+	issuer, err := authority.Load(s.Authority.Cert, s.Authority.Key)
+	if err != nil {
+		return proxy.Options{}, err
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		return proxy.Options{}, errdefs.Host.Errorf("the host's certificates: %w", err)
+	}
+	return proxy.Options{Issuer: issuer, Roots: roots}, nil
 }
 
 // lookAtHost closes addresses that the host got since.
@@ -257,7 +303,7 @@ func (p *process) lookAtHost(log *slog.Logger) {
 		return
 	}
 	p.host = now
-	if err := p.setPolicy(p.policy); err != nil {
+	if err := p.change(control.Request{}); err != nil {
 		log.Error("the host has new addresses and the policy does not fit them", "error", err)
 	}
 }
