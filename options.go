@@ -18,6 +18,7 @@ type options struct {
 	host      string
 	token     string
 	progress  api.ProgressFunc
+	secrets   api.SecretValues
 }
 
 // Temporary binds the VM to this process: when Close is called, or the process ends in whatever way, the VM is stopped and
@@ -41,6 +42,17 @@ func WithHost(host, token string) Option {
 
 // WithProgress has f told what takes its time: images, kernels, boots.
 func WithProgress(f func(api.Progress)) Option { return func(o *options) { o.progress = f } }
+
+// WithSecrets gives the values of Config.Secrets, by their names. They are sent with each start, and kept nowhere but in memory:
+// a VM that FromID finds and Start boots needs them again.
+func WithSecrets(values map[string]string) Option {
+	return func(o *options) {
+		o.secrets = api.SecretValues{}
+		for name, v := range values {
+			o.secrets[name] = api.SecretValue(v)
+		}
+	}
+}
 
 func optionsOf(all []Option) options {
 	var o options

@@ -2,6 +2,7 @@ package smolvm
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -21,6 +22,7 @@ type VM struct {
 	id        string
 	temporary bool
 	progress  api.ProgressFunc
+	secrets   api.SecretValues
 	letGo     context.CancelFunc // ends the renewal of a lease
 	ctx       context.Context    //nolint:containedctx // of its making, for its values
 
@@ -33,7 +35,7 @@ const closing = 60 * time.Second
 
 func open(ctx context.Context, opts []Option) (*VM, error) {
 	o := optionsOf(opts)
-	vm := &VM{c: o.client, own: o.client == nil, temporary: o.temporary, progress: o.progress, ctx: ctx, letGo: func() {}}
+	vm := &VM{c: o.client, own: o.client == nil, temporary: o.temporary, progress: o.progress, secrets: maps.Clone(o.secrets), ctx: ctx, letGo: func() {}}
 	if vm.own {
 		c, err := newClient(o)
 		if err != nil {
@@ -61,7 +63,7 @@ func New(ctx context.Context, cfg Config, opts ...Option) (*VM, error) {
 	if err != nil {
 		return nil, err
 	}
-	req := api.CreateRequest{Config: cfg}
+	req := api.CreateRequest{Config: cfg, StartRequest: api.StartRequest{SecretValues: vm.secrets}}
 	for _, path := range []*string{&req.RootfsPath, &req.KernelPath} {
 		if *path == "" {
 			continue
@@ -161,7 +163,7 @@ func (vm *VM) Start(ctx context.Context) error {
 
 func (vm *VM) start(ctx context.Context) error {
 	var box api.Sandbox
-	err := vm.c.long(ctx, vm.at("/start"), nil, &box, vm.progress)
+	err := vm.c.long(ctx, vm.at("/start"), api.StartRequest{SecretValues: vm.secrets}, &box, vm.progress)
 	if errdefs.Is(err, errdefs.WrongState) {
 		if box, ierr := vm.Info(ctx); ierr == nil && box.State == api.StateRunning {
 			err = nil
@@ -181,6 +183,27 @@ func (vm *VM) ready(ctx context.Context) error {
 		return nil
 	}
 	return vm.start(ctx)
+}
+
+// SetSecrets gives secrets of the VM other values: requests get them from then on, and so do the next starts by this VM.
+func (vm *VM) SetSecrets(ctx context.Context, values map[string]string) error {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	change := api.SecretChange{Values: api.SecretValues{}}
+	for name, v := range values {
+		change.Values[name] = api.SecretValue(v)
+	}
+	err := vm.ask(ctx, http.MethodPatch, "/secrets", change, nil)
+	if errdefs.Is(err, errdefs.WrongState) {
+		err = change.Validate() // it does not run: the next start has them
+	}
+	if err == nil {
+		if vm.secrets == nil {
+			vm.secrets = api.SecretValues{}
+		}
+		maps.Copy(vm.secrets, change.Values)
+	}
+	return err
 }
 
 // Stop ends the VM; its disk stays, and Start boots it again. The guest has 10 s for an orderly end.

@@ -61,6 +61,8 @@ type Config struct {
 	// OutputMiB is how much of a command's output is kept in the guest for those who attach; 0 = 1.
 	OutputMiB int               `json:"output_mib,omitempty"`
 	Env       map[string]string `json:"env,omitempty"`
+	// Secrets are variables too, whose values stay outside of the VM: commands have placeholders.
+	Secrets []Secret `json:"secrets,omitempty"`
 	// Workdir and User are what commands get that name none themselves. Empty: root, in its home.
 	Workdir string `json:"workdir,omitempty"`
 	User    string `json:"user,omitempty"`
@@ -210,7 +212,10 @@ func (c Config) Validate() error {
 	if err := c.validateBoot(); err != nil {
 		return err
 	}
-	return ValidateEnv(c.Env)
+	if err := ValidateEnv(c.Env); err != nil {
+		return err
+	}
+	return ValidateSecrets(c.Secrets, c.Env)
 }
 
 var idPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$`)

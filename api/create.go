@@ -5,7 +5,14 @@ type CreateRequest struct {
 	Config
 	// Start boots it too; a VM that does not boot is removed again.
 	Start bool `json:"start,omitempty"`
+	StartRequest
 	OwnerRequest
+}
+
+// StartRequest asks the HTTP API to boot a VM.
+type StartRequest struct {
+	// SecretValues are the values of the VM's secrets, by name. They are kept in no record, so that each start needs all.
+	SecretValues SecretValues `json:"secret_values,omitempty" writeOnly:"true"`
 }
 
 // Validate refuses what no owner rule is.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -45,6 +46,52 @@ type SecretValue string
 
 // SecretValues are values by the names of their secrets.
 type SecretValues map[string]SecretValue
+
+// SecretChange gives secrets of a VM other values, or other sources of them.
+type SecretChange struct {
+	// Values are in use at once, if the VM runs. They are kept in no record.
+	Values SecretValues `json:"values,omitempty" writeOnly:"true"`
+	// Sources are where the values are found at the next starts.
+	Sources map[string]string `json:"sources,omitempty"`
+}
+
+// Validate refuses what cannot be.
+func (c SecretChange) Validate() error {
+	if len(c.Values) == 0 && len(c.Sources) == 0 {
+		return errdefs.Invalid.Errorf("secrets: there is nothing to set")
+	}
+	for name, v := range c.Values {
+		if err := v.Validate(name); err != nil {
+			return err
+		}
+	}
+	for name, source := range c.Sources {
+		if err := ValidateSecretSource(name, source); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// String is the names of those that are set, sorted.
+func (c SecretChange) String() string {
+	names := slices.Concat(slices.Collect(maps.Keys(c.Values)), slices.Collect(maps.Keys(c.Sources)))
+	slices.Sort(names)
+	return strings.Join(slices.Compact(names), ", ")
+}
+
+// Apply returns secrets with other sources.
+func (c SecretChange) Apply(list []Secret) ([]Secret, error) {
+	list = slices.Clone(list)
+	for name, source := range c.Sources {
+		i := slices.IndexFunc(list, func(s Secret) bool { return s.Name == name })
+		if i < 0 {
+			return nil, errdefs.Invalid.Errorf("the VM has no secret %q", name).WithRemedy("secrets are named when a VM is made: smolvm create --secret NAME=env:VARIABLE@HOST")
+		}
+		list[i].Source = source
+	}
+	return list, nil
+}
 
 // Format keeps the value to itself, whatever the verb.
 func (SecretValue) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "***") }

@@ -21,7 +21,7 @@ import (
 // The control sockets' protocol that this program speaks.
 const (
 	protocolMin = 1
-	protocolMax = 4
+	protocolMax = 5
 )
 
 func programVersion() api.Version {

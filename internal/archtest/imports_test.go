@@ -49,19 +49,25 @@ func layers() []layer {
 		}},
 		{"internal/supervisor/uplink", []string{"internal/network/authority", "internal/network/control", "internal/network/secret", api, errdefs, sys}},
 		{"internal/supervisor/idle", nil},
+		{"internal/supervisor/inherit", []string{"internal/supervisor/rpc", errdefs}},
+		{"internal/supervisor/keyring", []string{"internal/network/secret", api, errdefs}},
 		{"internal/supervisor/diagnose", []string{errdefs, sys}},
 		{"internal/supervisor/lifespan", []string{"internal/store", api, errdefs, sys}},
 		{"internal/supervisor", []string{
-			"internal/supervisor/diagnose", "internal/supervisor/idle", "internal/supervisor/lifespan", "internal/supervisor/relay", "internal/supervisor/rpc", "internal/supervisor/uplink", engine, "internal/network", "internal/network/audit", "internal/network/control", "internal/network/publish", "internal/guest/client",
+			"internal/supervisor/diagnose", "internal/supervisor/idle", "internal/supervisor/inherit", "internal/supervisor/keyring", "internal/supervisor/lifespan", "internal/supervisor/relay", "internal/supervisor/rpc", "internal/supervisor/uplink", engine, "internal/network", "internal/network/audit", "internal/network/control", "internal/network/publish", "internal/guest/client",
 			"internal/guest/proto", "internal/store", api, errdefs, sys,
 		}},
 		{"internal/budget", []string{errdefs, sys}},
+		{"internal/lifecycle/view", []string{engine, "internal/store", api}},
 		{"internal/lifecycle", []string{
-			"internal/budget",
-			engine, "internal/image", "internal/image/bootfile", "internal/network", "internal/network/audit", "internal/network/control", "internal/network/publish", "internal/store", "internal/supervisor/rpc", api, errdefs, sys,
+			"internal/budget", "internal/lifecycle/view",
+			engine, "internal/image", "internal/image/bootfile", "internal/network", "internal/network/audit", "internal/network/control", "internal/network/publish", "internal/network/secret", "internal/store", "internal/supervisor/rpc", api, errdefs, sys,
 		}},
 		{"internal/bench/peer", []string{
 			"internal/supervisor/uplink", "internal/network", "internal/network/control", "internal/network/gateway/wire", api, errdefs, sys,
+		}},
+		{"internal/bench/raw", []string{
+			"internal/bench/bare", "internal/bench/figure", engine, "internal/image", "internal/guest/client", "internal/guest/link", "internal/guest/proto", "internal/network/control", api, errdefs, sys,
 		}},
 		{"internal/bench/bare", []string{engine, "internal/image", "internal/network/control", api, errdefs, sys}},
 		{"internal/bench/figure", []string{api, errdefs}},

@@ -25,6 +25,7 @@ import (
 	"github.com/smolvm/smolvm/internal/cli/interrupt"
 	"github.com/smolvm/smolvm/internal/cli/network"
 	"github.com/smolvm/smolvm/internal/cli/port"
+	"github.com/smolvm/smolvm/internal/cli/secret"
 	"github.com/smolvm/smolvm/internal/cli/serve"
 	"github.com/smolvm/smolvm/internal/cli/show"
 	"github.com/smolvm/smolvm/internal/cli/ssh"
@@ -120,7 +121,7 @@ it afterwards; "smolvm create" and "smolvm start" make one that stays.`,
 	root.AddCommand(a.runCommand(), a.execCommand(), a.shellCommand(), a.cpCommand(), a.logsCommand())
 	root.AddCommand(a.processCommands()...)
 	root.AddCommand(a.moreCommands()...)
-	root.AddCommand(a.createCommand(), a.startCommand(), a.stopCommand(), a.pauseCommand(), a.unpauseCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand(), network.Command(a.netFront()), port.Command(a.portFront()), a.envFront().Command())
+	root.AddCommand(a.createCommand(), a.startCommand(), a.stopCommand(), a.pauseCommand(), a.unpauseCommand(), a.rmCommand(), a.lsCommand(), a.inspectCommand(), network.Command(a.netFront()), port.Command(a.portFront()), a.envFront().Command(), a.secretFront().Command())
 	root.AddCommand(ssh.Commands(a.sshFront())...)
 	engineFront := engines.Front{Args: value.Args, Group: a.knownCommand, Stdout: a.Stdout, Open: func() (engines.Service, error) { return a.Engines(a.options(false)) }}
 	root.AddCommand(engines.Command(engineFront), a.doctorCommand(), a.versionCommand())
@@ -234,6 +235,13 @@ func (a *app) netFront() network.Front {
 
 func (a *app) envFront() env.Front {
 	return env.Front{Args: value.Args, Group: a.knownCommand, IDs: a.completeIDs(true, 1), Open: func() (env.VMs, error) {
+		s, err := a.open(false)
+		return s.VMs, err
+	}}
+}
+
+func (a *app) secretFront() secret.Front {
+	return secret.Front{Args: value.Args, Group: a.knownCommand, IDs: a.completeIDs(true, 1), Open: func() (secret.VMs, error) {
 		s, err := a.open(false)
 		return s.VMs, err
 	}}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,6 +58,17 @@ func (d double) UnpublishPort(_ context.Context, id string, which api.Port) (api
 	return vm.Ports[at], nil
 }
 
+func (d double) SetSecrets(_ context.Context, id string, c api.SecretChange) error {
+	if _, err := d.find(id); err != nil {
+		return err
+	}
+	call("set secrets of %s: %s", id, c)
+	for _, name := range slices.Sorted(maps.Keys(c.Values)) {
+		call("%s has %d bytes, from %q", name, len(c.Values[name]), c.Sources[name])
+	}
+	return nil
+}
+
 func (guest) WaitPort(ctx context.Context, port int) error {
 	if port == 9 {
 		<-ctx.Done()
@@ -69,6 +82,10 @@ func (double) vms() []api.Sandbox {
 	born := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	web := api.Config{ID: "web", CPUs: 2, MemoryMiB: 2048, DiskMiB: 8192}.WithDefaults()
 	old := api.Config{ID: "old"}.WithDefaults()
+	if os.Getenv("SECRETS") != "" {
+		web.Secrets = []api.Secret{{Name: "TOKEN", Source: "env:TOKEN", Hosts: []string{"api.example.com", "*.example.org"}, Placeholder: "PLACEHOLDER012345678"}}
+		old.Secrets = append(web.Secrets, api.Secret{Name: "GIVEN", Hosts: []string{"a.example.com"}})
+	}
 	return []api.Sandbox{
 		{ID: "web", State: api.StateRunning, Owner: api.OwnerKeep, Config: web, Network: api.NetworkPolicy{Mode: api.NetOpen}, CreatedAt: born, Ports: ports()},
 		{ID: "old", State: api.StateError, Reason: "panic: \x1b[31mguest", Owner: api.OwnerKeep, Config: old, Network: api.NetworkPolicy{Mode: api.NetOpen}, CreatedAt: born},
@@ -107,6 +124,9 @@ func (d double) Create(_ context.Context, cfg api.Config, o lifecycle.CreateOpti
 	if cfg.OutputMiB != 0 {
 		call("sizes processes=%d console=%d log=%d output=%d", cfg.MaxProcesses, cfg.ConsoleMiB, cfg.LogMiB, cfg.OutputMiB)
 	}
+	for _, s := range cfg.Secrets {
+		call("secret %s, %d bytes", s, len(o.Secrets[s.Name]))
+	}
 	if cfg.TTLMs != 0 || cfg.IdleMs != 0 {
 		call("limits ttl=%d idle=%d=%s", cfg.TTLMs, cfg.IdleMs, cfg.IdleAction)
 	}
@@ -119,7 +139,7 @@ func (d double) Create(_ context.Context, cfg api.Config, o lifecycle.CreateOpti
 	return api.Sandbox{ID: cfg.ID, State: api.StateCreated, Config: cfg}, nil
 }
 
-func (d double) Start(ctx context.Context, id string, progress api.ProgressFunc) (api.Sandbox, error) {
+func (d double) StartWith(ctx context.Context, id string, values api.SecretValues, progress api.ProgressFunc) (api.Sandbox, error) {
 	progress(api.Progress{Stage: "boot", Detail: "wait for the guest"})
 	switch id {
 	case "noboot":
@@ -131,6 +151,9 @@ func (d double) Start(ctx context.Context, id string, progress api.ProgressFunc)
 		return api.Sandbox{}, ctx.Err()
 	}
 	call("start %s", id)
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		call("with secret %s, %d bytes", name, len(values[name]))
+	}
 	vm := api.Sandbox{ID: id, State: api.StateRunning}
 	if id == "ported" {
 		vm.Ports = []api.Port{{Address: "127.0.0.1", HostPort: 40001, GuestPort: 80, Any: true}, {Address: "127.0.0.1", HostPort: 8080, GuestPort: 80}}

@@ -12,6 +12,7 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/cli/format"
 	"github.com/smolvm/smolvm/internal/cli/interrupt"
+	"github.com/smolvm/smolvm/internal/cli/secret"
 	"github.com/smolvm/smolvm/internal/cli/show"
 	"github.com/smolvm/smolvm/internal/cli/value"
 	"github.com/smolvm/smolvm/internal/lifecycle"
@@ -38,9 +39,13 @@ func (a *app) createCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		values, err := secret.Resolve(cmd.Context(), cmd, cfg.ID, cfg.Secrets) // so that what is missing is told now
+		if err != nil {
+			return err
+		}
 		p := a.progress()
 		defer p.Stop()
-		vm, err := s.VMs.Create(cmd.Context(), cfg, lifecycle.CreateOptions{Owner: api.OwnerKeep, Client: os.Getpid(), Progress: p.Report})
+		vm, err := s.VMs.Create(cmd.Context(), cfg, lifecycle.CreateOptions{Owner: api.OwnerKeep, Client: os.Getpid(), Progress: p.Report, Secrets: values})
 		if err != nil {
 			return err
 		}
@@ -94,14 +99,23 @@ func (a *app) each(cmd *cobra.Command, live, boots bool, do func(ctx context.Con
 }
 
 func (a *app) startCommand() *cobra.Command {
-	return a.each(&cobra.Command{
+	cmd := &cobra.Command{
 		Use: "start ID...", Short: "Start VMs",
-		Long:    "Start boots VMs and returns when commands can run in them. Their disks are as they were left.",
+		Long: `Start boots VMs and returns when commands can run in them. Their disks are as they were left. The values of their secrets are
+found anew, here.`,
 		Example: "  smolvm start web",
-	}, false, true, func(ctx context.Context, vms VMs, id string) error {
+	}
+	return a.each(cmd, false, true, func(ctx context.Context, vms VMs, id string) error {
+		was, err := vms.Inspect(ctx, id, false) // what is wrong with it the start tells best
+		var values api.SecretValues
+		if err == nil && !was.State.Live() {
+			if values, err = secret.Resolve(ctx, cmd, id, was.Config.Secrets); err != nil {
+				return err
+			}
+		}
 		p := a.progress()
 		defer p.Stop()
-		vm, err := vms.Start(ctx, id, p.Report)
+		vm, err := vms.StartWith(ctx, id, values, p.Report)
 		if err == nil {
 			p.Stop()
 			a.started(ctx, vm)

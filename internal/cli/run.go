@@ -10,6 +10,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/cli/secret"
 	"github.com/smolvm/smolvm/internal/cli/session"
 	"github.com/smolvm/smolvm/internal/cli/show"
 	"github.com/smolvm/smolvm/internal/cli/terminal"
@@ -22,6 +23,7 @@ const cleanupTime = 30 * time.Second
 // runOptions are what run is told.
 type runOptions struct {
 	cfg    api.Config
+	values api.SecretValues
 	req    api.ExecRequest
 	detach bool
 	keep   bool
@@ -71,6 +73,9 @@ terminal and all its keys; the detach keys leave it, and the VM stays.`,
 		if err != nil {
 			return err
 		}
+		if o.values, err = secret.Resolve(cmd.Context(), cmd, o.cfg.ID, o.cfg.Secrets); err != nil {
+			return err
+		}
 		return a.run(cmd.Context(), s.VMs, o)
 	}
 	return cmd
@@ -84,7 +89,7 @@ func (a *app) run(ctx context.Context, vms VMs, o runOptions) (err error) {
 	if o.keep {
 		owner = api.OwnerKeep
 	}
-	vm, err := vms.Create(ctx, o.cfg, lifecycle.CreateOptions{Owner: owner, Client: os.Getpid(), Progress: p.Report, Start: true})
+	vm, err := vms.Create(ctx, o.cfg, lifecycle.CreateOptions{Owner: owner, Client: os.Getpid(), Progress: p.Report, Start: true, Secrets: o.values})
 	if err != nil {
 		return err
 	}
@@ -101,7 +106,7 @@ func (a *app) run(ctx context.Context, vms VMs, o runOptions) (err error) {
 			show.Report(a.Stderr, cerr)
 		}
 	}()
-	begun, err := vms.Start(ctx, vm.ID, p.Report)
+	begun, err := vms.StartWith(ctx, vm.ID, o.values, p.Report)
 	if err != nil {
 		return err
 	}

@@ -45,13 +45,14 @@ type VMs interface {
 // Networks says what VMs reach, and what reaches them.
 type Networks interface {
 	network.VMs
+	SetSecrets(ctx context.Context, id string, change api.SecretChange) error
 	port.Publisher
 }
 
 // Lives makes, starts, stops and removes VMs.
 type Lives interface {
 	Create(ctx context.Context, cfg api.Config, o lifecycle.CreateOptions) (api.Sandbox, error)
-	Start(ctx context.Context, id string, progress api.ProgressFunc) (api.Sandbox, error)
+	StartWith(ctx context.Context, id string, values api.SecretValues, progress api.ProgressFunc) (api.Sandbox, error)
 	Stop(ctx context.Context, id string, o lifecycle.StopOptions) error
 	Remove(ctx context.Context, id string, force bool) error
 	SetOwner(ctx context.Context, id string, owner api.Owner) error

@@ -12,6 +12,7 @@ import (
 	"github.com/smolvm/smolvm/internal/cli/engines"
 	"github.com/smolvm/smolvm/internal/cli/network"
 	"github.com/smolvm/smolvm/internal/cli/port"
+	"github.com/smolvm/smolvm/internal/cli/secret"
 	"github.com/smolvm/smolvm/internal/cli/value"
 )
 
@@ -32,6 +33,7 @@ type vmFlags struct {
 	file        func() (config.File, error) // of defaults
 	ports       port.Flag
 	boot        bootflags.Flags
+	secrets     secret.Flag
 }
 
 func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
@@ -60,6 +62,7 @@ func (a *app) vmFlags(cmd *cobra.Command) *vmFlags {
 	v.net.Add(cmd)
 	v.ports.Add(cmd)
 	v.boot.Add(cmd)
+	v.secrets.Add(cmd)
 	f.Var(&v.ttl, "ttl", "stop the VM when it has run for so long")
 	f.Var(&v.idle, "idle", "stop the VM when nobody asked anything of it for so long; 10m=pause or 10m=rm do that instead")
 	_ = cmd.RegisterFlagCompletionFunc("image", a.completeImages)
@@ -86,6 +89,9 @@ func (v *vmFlags) config(cmd *cobra.Command) (api.Config, error) {
 		return c, err
 	}
 	if err := v.boot.Apply(&c); err != nil {
+		return c, err
+	}
+	if c.Secrets, err = v.secrets.Secrets(); err != nil {
 		return c, err
 	}
 	if c.RootfsPath != "" && !image {

@@ -10,6 +10,7 @@ import (
 	"github.com/smolvm/smolvm/internal/image/bootfile"
 	"github.com/smolvm/smolvm/internal/network"
 	"github.com/smolvm/smolvm/internal/network/publish"
+	"github.com/smolvm/smolvm/internal/network/secret"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/sys/cgroup"
 	"github.com/smolvm/smolvm/internal/sys/fault"
@@ -29,7 +30,9 @@ func (m *Manager) Create(ctx context.Context, cfg api.Config, o CreateOptions) (
 	if err != nil {
 		return api.Sandbox{}, err
 	}
-	cfg = cfg.WithDefaults()
+	if cfg, err = secret.Enroll(cfg.WithDefaults(), o.Secrets); err != nil {
+		return api.Sandbox{}, err
+	}
 	if err := cfg.Validate(); err != nil {
 		return api.Sandbox{}, err
 	}
@@ -79,7 +82,7 @@ func (m *Manager) Create(ctx context.Context, cfg api.Config, o CreateOptions) (
 
 // enforceable refuses a policy and limits that this host cannot hold a VM to.
 func enforceable(cfg api.Config) error {
-	if _, err := network.Compile(cfg.Network, network.Options{}); err != nil {
+	if _, err := network.Compile(cfg.Network, network.Options{SecretHosts: secret.Hosts(cfg.Secrets)}); err != nil {
 		return err
 	}
 	if cfg.CPUShare == 0 {

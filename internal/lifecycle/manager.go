@@ -69,6 +69,8 @@ type CreateOptions struct {
 	Progress api.ProgressFunc
 	// Start says that the VM is to be started next: ports that are taken are refused now, before anything is made.
 	Start bool
+	// Secrets are values of the VM's secrets: Launch starts it with them, Create makes placeholders of their lengths.
+	Secrets api.SecretValues
 }
 
 // rule is what they ask for of the owner.
@@ -96,7 +98,7 @@ func (m *Manager) Launch(ctx context.Context, cfg api.Config, o CreateOptions) (
 		return api.Sandbox{}, nil, err
 	}
 	var guest Guest
-	started, err := m.Start(ctx, box.ID, o.Progress)
+	started, err := m.StartWith(ctx, box.ID, o.Secrets, o.Progress)
 	if err == nil {
 		guest, err = m.Connect(ctx, box.ID)
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/network"
 	"github.com/smolvm/smolvm/internal/network/audit"
+	"github.com/smolvm/smolvm/internal/network/secret"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
 )
@@ -18,7 +19,10 @@ func (m *Manager) SetNetwork(ctx context.Context, id string, p api.NetworkPolicy
 	if _, err := network.Compile(p, network.Options{}); err != nil {
 		return err
 	}
-	return m.change(ctx, id, func(c *rpc.Client) error { return c.SetNetwork(ctx, p) }, func(store.Record) error {
+	return m.change(ctx, id, func(c *rpc.Client) error { return c.SetNetwork(ctx, p) }, func(rec store.Record) error {
+		if _, err := network.Compile(p, network.Options{SecretHosts: secret.Hosts(rec.Config.Config.Secrets)}); err != nil {
+			return err
+		}
 		if err := m.store.SavePolicy(id, p); err != nil {
 			return err
 		}

@@ -2,7 +2,6 @@ package lifecycle
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"path/filepath"
 	"strings"
@@ -10,7 +9,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
-	"github.com/smolvm/smolvm/internal/engine"
+	"github.com/smolvm/smolvm/internal/lifecycle/view"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/sys/cgroup"
 	"github.com/smolvm/smolvm/internal/sys/lock"
@@ -145,7 +144,7 @@ func (m *Manager) reap(ctx context.Context, st store.State) error {
 	if st.Supervisor != nil {
 		procs = append(procs, *st.Supervisor)
 	}
-	if h, ok := handle(st); ok {
+	if h, ok := view.Handle(st); ok {
 		procs = append(procs, store.Process{PID: h.PID, StartTicks: h.StartTicks})
 	}
 	for _, p := range procs {
@@ -165,13 +164,4 @@ func (m *Manager) reap(ctx context.Context, st store.State) error {
 		}
 	}
 	return nil
-}
-
-// handle reads what the engine left in the record.
-func handle(st store.State) (engine.Handle, bool) {
-	var h engine.Handle
-	if len(st.Engine) == 0 || json.Unmarshal(st.Engine, &h) != nil {
-		return engine.Handle{}, false
-	}
-	return h, true
 }

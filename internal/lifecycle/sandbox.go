@@ -4,44 +4,18 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/lifecycle/view"
 	"github.com/smolvm/smolvm/internal/store"
 )
 
 // sandbox shows a record.
 func (m *Manager) sandbox(rec store.Record, showEnv bool) api.Sandbox {
-	cfg, st := rec.Config.Config, rec.State
-	if !showEnv && cfg.Env != nil {
-		cfg.Env = maps.Clone(cfg.Env)
-		for k := range cfg.Env {
-			cfg.Env[k] = api.Masked
-		}
-	}
-	box := api.Sandbox{
-		ID: cfg.ID, State: st.State, Reason: st.Reason, Owner: st.Owner, Config: cfg, Network: rec.Policy(), Ports: rec.Published(),
-		ImageDigest: rec.Config.ImageDigest, KernelID: rec.Config.KernelID, KernelRelease: st.KernelRelease, CreatedAt: rec.Config.CreatedAt,
-		StartedAt: st.StartedAt, StoppedAt: st.StoppedAt, ExpiresAt: st.ExpiresAt, Dir: m.store.Dir(cfg.ID),
-	}
-	if !st.State.Live() {
-		return box
-	}
-	box.Accelerator = st.Accelerator
-	if st.Supervisor != nil {
-		box.SupervisorPID = st.Supervisor.PID
-	}
-	if h, ok := handle(st); ok {
-		box.VMMPID, box.Engine = h.PID, strings.TrimSpace(h.Engine+" "+h.EngineVer)
-		box.Confinement = strings.Join(h.Confinement, ", ")
-		if len(h.Unconfined) > 0 {
-			box.Confinement = strings.TrimPrefix(box.Confinement+"; missing: "+strings.Join(h.Unconfined, "; "), "; ")
-		}
-	}
-	return box
+	return view.Of(rec, m.store.Dir(rec.Config.Config.ID), showEnv)
 }
 
 // shown is a VM whose record was settled with err: what is known of it, however little.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
 )
@@ -80,4 +81,19 @@ func (m *Manager) SetEnv(ctx context.Context, id string, change api.EnvChange) (
 		return err
 	})
 	return env, err
+}
+
+// SetSecrets gives a VM's secrets other values, which are in use when it returns, and other sources. Of one that does not run only
+// sources can be changed: its values are asked for when it starts.
+func (m *Manager) SetSecrets(ctx context.Context, id string, c api.SecretChange) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	return m.change(ctx, id, func(r *rpc.Client) error { return r.SetSecrets(ctx, c) }, func(rec store.Record) error {
+		if len(c.Sources) == 0 {
+			return errdefs.WrongState.Errorf("the VM %s is %s: the values of its secrets are asked for when it starts", id, rec.State.State).WithRemedy("smolvm start %s", id)
+		}
+		_, err := m.store.ChangeSecrets(ctx, id, c)
+		return err
+	})
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/smolvm/smolvm/internal/image/bootfile"
 	"github.com/smolvm/smolvm/internal/network/control"
 	"github.com/smolvm/smolvm/internal/network/publish"
+	"github.com/smolvm/smolvm/internal/network/secret"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
 	"github.com/smolvm/smolvm/internal/sys/cacert"
@@ -25,8 +26,13 @@ import (
 	"github.com/smolvm/smolvm/internal/sys/undo"
 )
 
-// Start boots a VM and returns when its agent is configured.
+// Start boots a VM that has no secrets, and returns when its agent is configured.
 func (m *Manager) Start(ctx context.Context, id string, progress api.ProgressFunc) (api.Sandbox, error) {
+	return m.StartWith(ctx, id, nil, progress)
+}
+
+// StartWith boots a VM with the values of its secrets, which are kept nowhere but in its processes.
+func (m *Manager) StartWith(ctx context.Context, id string, values api.SecretValues, progress api.ProgressFunc) (api.Sandbox, error) {
 	begun := time.Now()
 	m.sweep()
 	rec, err := m.settle(ctx, id)
@@ -36,7 +42,7 @@ func (m *Manager) Start(ctx context.Context, id string, progress api.ProgressFun
 	if err := store.CanFollow(id, rec.State.State, api.StateStarting); err != nil {
 		return api.Sandbox{}, err
 	}
-	if err := m.startLocked(ctx, id, progress); err != nil {
+	if err := m.startLocked(ctx, id, values, progress); err != nil {
 		return api.Sandbox{}, err
 	}
 	rec, err = m.store.Read(id)
@@ -48,7 +54,7 @@ func (m *Manager) Start(ctx context.Context, id string, progress api.ProgressFun
 }
 
 // startLocked takes the lock, which the supervisor then has, and waits for the supervisor's word.
-func (m *Manager) startLocked(ctx context.Context, id string, progress api.ProgressFunc) error {
+func (m *Manager) startLocked(ctx context.Context, id string, values api.SecretValues, progress api.ProgressFunc) error {
 	l, err := m.lockIdle(ctx, id, api.StateStarting)
 	if err != nil {
 		return err
@@ -61,11 +67,15 @@ func (m *Manager) startLocked(ctx context.Context, id string, progress api.Progr
 	if err != nil {
 		return err
 	}
+	if _, err := secret.Match(id, rec.Config.Config.Secrets, values); err != nil {
+		return err
+	}
 	boot, err := m.prepare(ctx, rec)
 	if err != nil {
 		return err
 	}
 	defer boot.close()
+	boot.plan.Secrets = values
 	if err := m.takePorts(ctx, rec, boot); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/lifecycle/view"
 	"github.com/smolvm/smolvm/internal/sys/memory"
 )
 
@@ -22,7 +23,7 @@ func (m *Manager) Stats(ctx context.Context, id string) (api.Stats, error) {
 	if !rec.State.State.Live() {
 		return s, nil
 	}
-	if h, ok := handle(rec.State); ok {
+	if h, ok := view.Handle(rec.State); ok {
 		s.HostMemory += memory.Resident(h.PID)
 	}
 	if rec.State.Supervisor != nil {

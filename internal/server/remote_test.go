@@ -72,6 +72,20 @@ func TestOverTCP(t *testing.T) {
 		}
 		r.call(404, "POST", "/v1/sandboxes", map[string]any{field: allowed + "/absent"}, nil)
 	}
+	// A secret's source is something of the server's host, and is not even recorded; a value is a value, whatever it looks like.
+	hosts := []string{"a.example.com"}
+	for _, source := range []string{"cmd:id", "file:/etc/shadow", "env:HOME"} {
+		if got := r.call(403, "POST", "/v1/sandboxes", map[string]any{"secrets": []any{map[string]any{"name": "S", "hosts": hosts, "source": source}}}, nil); !strings.Contains(got, `"code":"denied"`) {
+			t.Errorf("%s: %s", source, got)
+		}
+		r.call(403, "PATCH", "/v1/sandboxes/far/secrets", map[string]any{"sources": map[string]any{"S": source}}, nil)
+	}
+	r.call(201, "POST", "/v1/sandboxes", map[string]any{"id": "sec", "disk_mib": 256, "start": true, "secrets": []any{map[string]any{"name": "S", "hosts": hosts}}, "secret_values": map[string]any{"S": "cmd:id #123"}}, nil)
+	r.call(200, "PATCH", "/v1/sandboxes/sec/secrets", map[string]any{"values": map[string]any{"S": "file:/etc/shadow"}}, nil)
+	if got := r.call(200, "GET", "/v1/sandboxes/sec/secrets", nil, nil); strings.Contains(got, "shadow") || !strings.Contains(got, `"hosts":["a.example.com"]`) {
+		t.Errorf("the secrets: %s", got)
+	}
+	r.call(204, "DELETE", "/v1/sandboxes/sec?force=true", nil, nil)
 	r.call(403, "POST", "/v1/images/ssh", map[string]any{"ssh_public_key": "ssh-ed25519 AAAA"}, nil)
 	r.call(400, "POST", "/v1/sandboxes", map[string]any{"owner": "client"}, nil)
 	r.call(400, "POST", "/v1/sandboxes", map[string]any{"owner": "client", "client_pid": 1}, nil)

@@ -74,6 +74,18 @@ func (s *Store) ChangeEnv(ctx context.Context, id string, change api.EnvChange, 
 	return env, nil
 }
 
+// ChangeSecrets changes where the values of the VM id's secrets are found. back undoes that.
+func (s *Store) ChangeSecrets(ctx context.Context, id string, change api.SecretChange) (back func() error, err error) {
+	if len(change.Sources) == 0 {
+		return func() error { return nil }, nil
+	}
+	former, err := s.ChangeConfig(ctx, id, func(c *api.Config) (err error) { c.Secrets, err = change.Apply(c.Secrets); return err })
+	return func() error {
+		_, err := s.ChangeConfig(context.WithoutCancel(ctx), id, func(c *api.Config) error { c.Secrets = former.Secrets; return nil })
+		return err
+	}, err
+}
+
 // Rename gives the VM from the id to. The caller holds the locks of both, and from's LockConfig; from does not run. A crash
 // in the middle leaves it with its old id.
 func (s *Store) Rename(from, to string) error {

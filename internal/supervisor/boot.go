@@ -54,7 +54,7 @@ func (s *supervisor) boot(ctx context.Context) (err error) {
 		}
 	}()
 	// The gateway started beside the guest. Without it, there is no VM: nobody would know why it reaches nothing.
-	if err := cmp.Or(s.policy.attach(ctx, s.uplink), s.confined("gateway", s.uplink.Missing())); err != nil {
+	if err := cmp.Or(s.secrets.Attach(ctx, s.uplink), s.policy.attach(ctx, s.uplink), s.confined("gateway", s.uplink.Missing())); err != nil {
 		return err
 	}
 	fault.Point("supervise.hello", b.machine.Handle().PID)
@@ -84,7 +84,7 @@ func (s *supervisor) configure(ctx context.Context, guest *client.Client) error 
 	seed := make([]byte, 64)
 	_, _ = rand.Read(seed) // never fails
 	cfg := s.config.Config
-	roots, err := client.Authorities(append(slices.Clip(s.in.plan.Roots), s.uplink.Authority()))
+	roots, err := client.Authorities(append(slices.Clip(s.in.Plan.Roots), s.uplink.Authority()))
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func (b *booting) any(ctx context.Context) error {
 			missing = append(missing, strings.TrimSuffix(fmt.Sprintf("%s: %s (%s)", b.way, a.Missing, a.Remedy), " ()"))
 			continue
 		}
-		trial := engine.Trial{Engine: b.way.Engine.Name(), Build: b.way.Caps.Build, Accel: a.Name, Kernel: b.s.in.plan.KernelID, UID: os.Geteuid()}
+		trial := engine.Trial{Engine: b.way.Engine.Name(), Build: b.way.Caps.Build, Accel: a.Name, Kernel: b.s.in.Plan.KernelID, UID: os.Geteuid()}
 		verdict, known := b.verdicts.Lookup(trial)
 		if a.Emulated {
 			verdict, known = engine.Verdict{Usable: true}, true // it always works

@@ -20,6 +20,7 @@ func (s *supervisor) handle() {
 	rpc.Handle(s.server, rpc.RouteTTL, s.setTTL)
 	rpc.Handle(s.server, rpc.RouteEnv, s.setEnv)
 	rpc.Handle(s.server, rpc.RouteNetwork, s.setNetwork)
+	rpc.Handle(s.server, rpc.RouteSecrets, s.setSecrets)
 	rpc.Handle(s.server, rpc.RoutePort, s.changePort)
 	for route, want := range map[string]bool{rpc.RoutePause: true, rpc.RouteUnpause: false} {
 		rpc.Handle(s.server, route, func(ctx context.Context, _ rpc.Nothing) (rpc.Nothing, error) {

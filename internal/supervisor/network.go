@@ -57,12 +57,24 @@ func (p *policy) set(ctx context.Context, to api.NetworkPolicy, save func(api.Ne
 // setNetwork changes the network's policy.
 func (s *supervisor) setNetwork(ctx context.Context, r rpc.NetworkRequest) (rpc.Nothing, error) {
 	to := r.Policy.WithDefaults()
-	if _, err := network.Compile(to, network.Options{}); err != nil {
+	if _, err := network.Compile(to, network.Options{SecretHosts: s.secrets.Hosts()}); err != nil {
 		return rpc.Nothing{}, err
 	}
 	err := s.policy.set(ctx, to, func(p api.NetworkPolicy) error { return s.store.SavePolicy(s.id, p) })
 	if err == nil {
 		s.note(api.Event{Type: "network", Reason: to.String()})
+	}
+	return rpc.Nothing{}, err
+}
+
+// setSecrets changes the values of secrets, and where they are found at the next start.
+func (s *supervisor) setSecrets(ctx context.Context, c api.SecretChange) (rpc.Nothing, error) {
+	if err := s.ready(); err != nil {
+		return rpc.Nothing{}, err
+	}
+	err := s.secrets.Change(ctx, c, s.uplink, func() (func() error, error) { return s.store.ChangeSecrets(ctx, s.id, c) })
+	if err == nil {
+		s.note(api.Event{Type: "secrets", Reason: c.String()})
 	}
 	return rpc.Nothing{}, err
 }

@@ -20,8 +20,8 @@ func (s *supervisor) newPorts() *publish.Set {
 		},
 		Log: s.log,
 	})
-	for i, l := range s.in.ports {
-		set.Adopt(l, s.in.plan.Ports[i])
+	for i, l := range s.in.Ports {
+		set.Adopt(l, s.in.Plan.Ports[i])
 	}
 	return set
 }

@@ -29,14 +29,14 @@ const (
 
 // spec is the machine in plain facts; what belongs to one attempt only (accelerator, sockets) is left out.
 func (s *supervisor) spec() (engine.Spec, error) {
-	cfg, plan := s.config.Config, s.in.plan
+	cfg, plan := s.config.Config, s.in.Plan
 	args, err := bootargs.Clean(cfg.BootArgs)
 	if err != nil {
 		return engine.Spec{}, errdefs.Invalid.Errorf("boot args: %w", err)
 	}
 	spec := engine.Spec{
 		Name: s.id, CPUs: cfg.CPUs, MemoryMiB: cfg.MemoryMiB, Cmdline: strings.TrimSpace(kernelCmdline + " " + args), Console: s.console,
-		Inherit: []*os.File{s.in.lock}, MaxFileBytes: int64(cfg.DiskMiB) << 20,
+		Inherit: []*os.File{s.in.Lock}, MaxFileBytes: int64(cfg.DiskMiB) << 20,
 	}
 	image := func(id string) func(*os.File) {
 		return func(f *os.File) { spec.Drives = append(spec.Drives, engine.Drive{ID: id, File: f, ReadOnly: true}) }

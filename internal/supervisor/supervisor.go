@@ -16,6 +16,8 @@ import (
 	"github.com/smolvm/smolvm/internal/network/publish"
 	"github.com/smolvm/smolvm/internal/store"
 	"github.com/smolvm/smolvm/internal/supervisor/idle"
+	"github.com/smolvm/smolvm/internal/supervisor/inherit"
+	"github.com/smolvm/smolvm/internal/supervisor/keyring"
 	"github.com/smolvm/smolvm/internal/supervisor/lifespan"
 	"github.com/smolvm/smolvm/internal/supervisor/relay"
 	"github.com/smolvm/smolvm/internal/supervisor/rpc"
@@ -36,7 +38,7 @@ type supervisor struct {
 	id     string
 	deps   Deps
 	log    *slog.Logger
-	in     *inherited
+	in     *inherit.Inherited
 	store  *store.Store
 	config store.Config
 	dir    *sockpath.Dir
@@ -55,6 +57,7 @@ type supervisor struct {
 	changes sync.Mutex // of the owner and the time to live
 	envs    sync.Mutex // of the environment, for which a guest lets us wait
 	policy  policy
+	secrets *keyring.Ring
 	uplink  *uplink.Uplink      // from the start of the boot on
 	record  func(api.NetRecord) // the same
 
@@ -64,8 +67,8 @@ type supervisor struct {
 	outlog  *capfile.Writer
 }
 
-func newSupervisor(ctx context.Context, id string, d Deps, in *inherited, log *slog.Logger) (*supervisor, error) {
-	st, err := store.New(in.plan.Home)
+func newSupervisor(ctx context.Context, id string, d Deps, in *inherit.Inherited, log *slog.Logger) (*supervisor, error) {
+	st, err := store.New(in.Plan.Home)
 	if err != nil {
 		return nil, err
 	}
@@ -85,6 +88,9 @@ func newSupervisor(ctx context.Context, id string, d Deps, in *inherited, log *s
 		ends: make(chan end), gone: make(chan struct{}), events: make(chan engine.Event, 64),
 	}
 	s.policy.now = rec.Policy()
+	if s.secrets, err = keyring.New(id, rec.Config.Config.Secrets, in.Plan.Secrets); err != nil {
+		return nil, err
+	}
 	s.server = rpc.NewServer(ctx, rpc.Hello{ID: id, Build: d.Version.Version}, log)
 	s.relay = relay.New(relay.Options{ID: id, Ready: s.ready, Ended: s.ended, Output: s.output, MainEnded: s.mainEnded})
 	s.idle, s.life = s.newIdleWatch(), s.newLifespan()
@@ -102,7 +108,7 @@ func (s *supervisor) run(ctx context.Context) error {
 	s.undo.Add(cancel)
 	if err := s.open(ctx); err != nil {
 		_ = s.settle(outcome{state: api.StateError, reason: err.Error()})
-		s.in.report(rpc.Report{Problem: problem(err)})
+		s.in.Report(rpc.Report{Problem: problem(err)})
 		return err
 	}
 	booted := make(chan error, 1)
@@ -123,7 +129,7 @@ func (s *supervisor) run(ctx context.Context) error {
 	if err := s.follow(ctx, func() error { return nil }); err != nil { // a lease begins now
 		s.log.Error("nobody watches the owner", "error", err)
 	}
-	s.in.report(rpc.Report{Ready: true})
+	s.in.Report(rpc.Report{Ready: true})
 	go s.trim(ctx)
 	s.ports.Serve(ctx)
 	s.setExpiry(ctx, s.config.Config.TTLMs)
@@ -139,7 +145,7 @@ func (s *supervisor) failed(err error, why end) error {
 		o.state, o.reason = api.StateStopped, "stopped while it was starting: "+why.reason
 	}
 	serr := s.settle(o)
-	s.in.report(rpc.Report{Problem: problem(err)})
+	s.in.Report(rpc.Report{Problem: problem(err)})
 	why.answer(serr)
 	s.hangUp()
 	if why.asked() {
@@ -247,7 +253,7 @@ func (s *supervisor) saveLocked(change func(*store.State)) error {
 
 // tell passes progress on to who waits for the start.
 func (s *supervisor) tell(stage, detail string) {
-	s.in.report(rpc.Report{Progress: &api.Progress{Stage: stage, Detail: detail}})
+	s.in.Report(rpc.Report{Progress: &api.Progress{Stage: stage, Detail: detail}})
 }
 
 // hangUp lets answers under way go out.

@@ -22,7 +22,7 @@ import (
 // VMs makes, starts, stops and removes VMs.
 type VMs interface {
 	Create(ctx context.Context, cfg api.Config, o lifecycle.CreateOptions) (api.Sandbox, error)
-	Start(ctx context.Context, id string, progress api.ProgressFunc) (api.Sandbox, error)
+	StartWith(ctx context.Context, id string, values api.SecretValues, progress api.ProgressFunc) (api.Sandbox, error)
 	Stop(ctx context.Context, id string, o lifecycle.StopOptions) error
 	Remove(ctx context.Context, id string, force bool) error
 	Viewer
@@ -82,7 +82,12 @@ func (r Routes) create(ctx context.Context, in *createInput, progress api.Progre
 	if err := r.paths(ctx, &req.Config); err != nil {
 		return api.Sandbox{}, err
 	}
-	o := lifecycle.CreateOptions{Owner: req.Owner, Client: req.ClientPID, Lease: time.Duration(req.LeaseMs) * time.Millisecond, Progress: progress, Start: req.Start}
+	for _, s := range req.Secrets {
+		if err := web.CheckSource(ctx, s.Name, s.Source); err != nil {
+			return api.Sandbox{}, err
+		}
+	}
+	o := lifecycle.CreateOptions{Owner: req.Owner, Client: req.ClientPID, Lease: time.Duration(req.LeaseMs) * time.Millisecond, Progress: progress, Start: req.Start, Secrets: req.SecretValues}
 	if req.Owner == api.OwnerClient {
 		peer := web.PeerOf(ctx)
 		o.Client = cmp.Or(o.Client, peer.PID)
@@ -94,7 +99,7 @@ func (r Routes) create(ctx context.Context, in *createInput, progress api.Progre
 	if err != nil || !req.Start {
 		return vm, err
 	}
-	started, err := r.VMs.Start(ctx, vm.ID, progress)
+	started, err := r.VMs.StartWith(ctx, vm.ID, req.SecretValues, progress)
 	if err != nil {
 		_ = r.VMs.Remove(context.WithoutCancel(ctx), vm.ID, true) // the failure is what the client wants to hear
 		return api.Sandbox{}, err
@@ -199,11 +204,20 @@ func (r Routes) remove(ctx context.Context, in *removeInput) (*struct{}, error) 
 	return nil, r.VMs.Remove(ctx, in.ID, in.Force)
 }
 
-func (r Routes) start(ctx context.Context, in *struct{ web.VM }, progress api.ProgressFunc) (api.Sandbox, error) {
+type startInput struct {
+	web.VM
+	Body *api.StartRequest
+}
+
+func (r Routes) start(ctx context.Context, in *startInput, progress api.ProgressFunc) (api.Sandbox, error) {
 	if err := in.Check(); err != nil {
 		return api.Sandbox{}, err
 	}
-	return r.VMs.Start(ctx, in.ID, progress)
+	var values api.SecretValues
+	if in.Body != nil {
+		values = in.Body.SecretValues
+	}
+	return r.VMs.StartWith(ctx, in.ID, values, progress)
 }
 
 type stopInput struct {

@@ -1,5 +1,5 @@
 // Package settings holds the HTTP API's routes about what can be changed of a VM while it runs: its owner, its time to live, the
-// environment of its commands; and about images for logins by SSH.
+// environment of its commands, its secrets; and about images for logins by SSH.
 //
 // Layer: part of the front server. It may import internal/server/web, lifecycle, api, errdefs.
 package settings
@@ -22,6 +22,7 @@ type VMs interface {
 	Own(ctx context.Context, id string, r api.OwnerRequest) error
 	SetTTL(ctx context.Context, id string, ttl time.Duration) error
 	SetEnv(ctx context.Context, id string, change api.EnvChange) (map[string]string, error)
+	SetSecrets(ctx context.Context, id string, change api.SecretChange) error
 	Inspect(ctx context.Context, id string, showEnv bool) (api.Sandbox, error)
 }
 
@@ -49,6 +50,9 @@ func (r Routes) Register(to huma.API) {
 	web.Register(to, op("get-env", http.MethodGet, "/v1/sandboxes/{id}/env", "Show the environment of a VM's commands", "Values are masked unless show is set."), r.env)
 	web.Register(to, op("change-env", http.MethodPatch, "/v1/sandboxes/{id}/env", "Change the environment of a VM's commands",
 		"It is kept, and holds for all commands and logins that are started from then on in a VM that runs. The answer has the whole, masked."), r.changeEnv)
+	web.Register(to, op("get-secrets", http.MethodGet, "/v1/sandboxes/{id}/secrets", "Show a VM's secrets", "Who may get them, and where their values are found. Nobody shows values."), r.secrets)
+	web.Register(to, op("change-secrets", http.MethodPatch, "/v1/sandboxes/{id}/secrets", "Give secrets of a VM other values",
+		"Values are in use when the answer comes, if the VM runs, and are kept in no record. Sources are kept for the next starts; over TCP none may be given."), r.changeSecrets)
 	if r.Build != nil {
 		web.Long(to, op("build-ssh-image", http.MethodPost, "/v1/images/ssh", "Lay out the default image and the kernel as files, for logins with a key",
 			"Over a unix socket only: the files are on this host."), r.build)

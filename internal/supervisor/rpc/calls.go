@@ -96,6 +96,14 @@ func (c *Client) SetNetwork(ctx context.Context, p api.NetworkPolicy) error {
 	return c.tell(ctx, RouteNetwork, NetworkRequest{Policy: p})
 }
 
+// SetSecrets puts other values in place of the VM's secrets', and keeps other sources. When it returns, the new ones are in use.
+func (c *Client) SetSecrets(ctx context.Context, change api.SecretChange) error {
+	if err := c.knows(protocolSecrets, "knows no secrets"); err != nil {
+		return err
+	}
+	return c.tell(ctx, RouteSecrets, change)
+}
+
 // knows refuses what the supervisor is too old for.
 func (c *Client) knows(protocol int, cannot string) error {
 	if c.hello.ProtocolMax < protocol {

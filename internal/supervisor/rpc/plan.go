@@ -36,6 +36,8 @@ type Plan struct {
 	Ports []api.Port `json:"ports,omitempty"`
 	// Roots are the host's own certificate authorities, DER.
 	Roots [][]byte `json:"roots,omitempty"`
+	// Secrets are values, which are nowhere but in memory: here, in the supervisor and in the gateway.
+	Secrets api.SecretValues `json:"secrets,omitempty"`
 }
 
 // File is a file in memory with the plan, at its beginning.

@@ -11,11 +11,12 @@ import (
 // The protocols of the control socket that this build speaks.
 const (
 	ProtocolMin = 1
-	ProtocolMax = 4
+	ProtocolMax = 5
 
 	protocolProcesses = 2 // the first with terminals, and with commands that others attach to
 	protocolPorts     = 3 // the first with published ports
 	protocolSettings  = 4 // the first whose environment, time to live and lease can be changed
+	protocolSecrets   = 5 // the first whose VMs may have secrets
 )
 
 const (
@@ -175,6 +176,7 @@ const (
 	RouteEnv     = "/v1/env"
 	RouteNetwork = "/v1/network"
 	RoutePort    = "/v1/port"
+	RouteSecrets = "/v1/secrets"
 
 	RouteWaitPort = "/v1/port/wait"
 )
