@@ -18,7 +18,7 @@ const (
 	portHTTPS = 443
 
 	// How long a guest may take to say for whom a connection is.
-	helloLimit = 20 * time.Second
+	helloLimit = time.Minute
 )
 
 // lookInto serves a connection whose requests are decided one by one. The guest's handshake is answered at once: whether

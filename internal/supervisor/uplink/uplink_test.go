@@ -21,6 +21,7 @@ import (
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/internal/network/control"
 	"github.com/smolvm/smolvm/internal/network/gateway/process"
+	"github.com/smolvm/smolvm/internal/network/secret"
 )
 
 // TestMain plays the program: an uplink starts /proc/self/exe as a gateway.
@@ -326,4 +327,40 @@ func (l *line) until(do func() bool) {
 		}
 	}
 	l.Error("it never was so")
+}
+
+// TestSecrets: secrets count at once and for the next gateway too; those that no request could carry are refused, and change nothing.
+func TestSecrets(t *testing.T) {
+	l := start(t)
+	if err := l.SetPolicy(t.Context(), allowing("a.example")); err != nil {
+		t.Fatal(err)
+	}
+	one := secret.Secret{Name: "TOKEN", Placeholder: secret.Placeholder("", 24), Value: "a value of some length", Hosts: []string{"a.example"}}
+	if err := l.SetSecrets(t.Context(), []secret.Secret{one}); err != nil {
+		t.Fatal(err)
+	}
+	other := one
+	other.Hosts = []string{"b.example"}
+	if err := l.SetSecrets(t.Context(), []secret.Secret{other}); err == nil || strings.Contains(err.Error(), one.Value) {
+		t.Errorf("for a name that no rule allows: %v", err)
+	}
+	// As long as it is there, its host must stay within reach.
+	if err := l.SetPolicy(t.Context(), allowing("b.example")); err == nil {
+		t.Error("a policy that cuts off a secret's host is taken")
+	}
+	pid, authority := l.PID(), l.Authority()
+	_ = syscall.Kill(pid, syscall.SIGKILL)
+	waitFor(t, "another gateway", func() bool { p := l.PID(); return p != 0 && p != pid })
+	if err := l.SetPolicy(t.Context(), allowing("b.example")); err == nil {
+		t.Error("the next gateway knows nothing of the secret")
+	}
+	if !bytes.Equal(l.Authority(), authority) {
+		t.Error("the next gateway has another authority")
+	}
+	if err := l.SetSecrets(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.SetPolicy(t.Context(), allowing("b.example")); err != nil {
+		t.Error(err)
+	}
 }

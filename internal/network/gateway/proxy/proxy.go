@@ -51,8 +51,8 @@ const (
 	// MaxSessions is how many connections are looked into at once. What each may hold is in window and below.
 	MaxSessions = 1024
 
-	// A guest's handshake and the head of a request must be there within this.
-	handshakeLimit = 20 * time.Second
+	// A guest's handshake and the head of a request must be there within this: an emulated guest on a busy machine takes its time.
+	handshakeLimit = time.Minute
 	// A connection on which no request is under way is closed after this.
 	idleLimit = 2 * time.Minute
 

@@ -121,6 +121,7 @@ func TestMalformed(t *testing.T) {
 		{"no Host", site, "GET /ok/1 HTTP/1.0\r\n\r\n", ""},
 		{"another SNI", "other.example", "GET /ok/1" + end + "\r\n", "421"},
 		{"method override", site, "GET /ok/1" + end + "X-HTTP-Method-Override: DELETE\r\n\r\n", "403"},
+		{"method override with underscores", site, "GET /ok/1" + end + "X_HTTP_Method_Override: DELETE\r\n\r\n", "403"},
 		{"path override", site, "GET /ok/1" + end + "X-Original-URL: /admin\r\n\r\n", "403"},
 		{"a fragment", site, "GET /ok/1#x" + end + "\r\n", "403"},
 		{"CL and TE", site, "POST /ok/1" + end + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /admin HTTP/1.1\r\n\r\n", "403"},

@@ -132,17 +132,22 @@ func (s *Session) malformed(r *http.Request, raw string) *refusal {
 			return refuse(http.StatusMisdirectedRequest, "the request is for %.80q too, and the connection to %s", host, s.flow.Name)
 		}
 	}
-	for _, name := range overriding() {
-		if _, there := r.Header[name]; there {
-			return refuse(http.StatusForbidden, "the header %s may make it another request than the one that is decided", name)
+	for name := range r.Header {
+		if overrides(name) {
+			return refuse(http.StatusForbidden, "the header %.80q may make it another request than the one that is decided", name)
 		}
 	}
 	return nil
 }
 
-// overriding are headers by which some servers take another method or path than the request's.
-func overriding() []string {
-	return []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url", "X-Original-Uri"}
+// overrides reports whether some servers take another method or path than the request's from this header. To many of them, an
+// underscore in its name is a hyphen.
+func overrides(name string) bool {
+	switch strings.ToLower(strings.ReplaceAll(name, "_", "-")) {
+	case "x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x-original-uri":
+		return true
+	}
+	return false
 }
 
 // itself reports whether a Host is the flow's name, with its port or none.
