@@ -57,7 +57,7 @@ func TestParseRuleRefuses(t *testing.T) {
 		"a.example:http", "http://a.example", "a.example/path", "a b", "a@b", "*example.com", "a.*.com", "**", "*.", ".a", "a..b", "a.example/sctp",
 		"10.0.0.0/33", "10.0.0.1/8", "010.0.0.1/8", "::ffff:10.0.0.1", "::ffff:10.0.0.0/104", "fe80::1%eth0", "[2001:db8::1", "[2001:db8::1]443", "[]", "2000::/3:443",
 		"a.example:" + strings.Repeat("1,", 64) + "1", strings.Repeat("a", 1025),
-		"a.example=", "a.example=*", "a.example=get", "a.example=GET:", "a.example=:/x", "a.example=GET,", "a.example=*,GET", "a.example=CONNECT", "a.example=GET POST",
+		"a.example=", "a.example=*", "a.example=get", "a.example=GET:", "a.example=:/x", "a.example=GET,", "a.example=*,GET", "a.example=CONNECT", "a.example=GET,TRACE", "a.example=GET POST",
 		"a.example=OPAQUE:x", "a.example=opaque:/x", "a.example=GET=/x", "a.example=/x", "a.example=GET/tcp", "a.example/udp=GET", "10.0.0.0/8=GET", "1.1.1.1=opaque",
 		"a.example=" + strings.Repeat("A,", 16) + "A", "a.example=" + strings.Repeat("A", 33), "a.example=*:" + strings.Repeat("/,", 32) + "/",
 		"a.example=*:x", "a.example=*:/a,b", "a.example=*:/a,", "a.example=*:/{a", "a.example=*:/a}", "a.example=*:/{a,{b}}", "a.example=*:/[]", "a.example=*:/[!a]", "a.example=*:/[^a]",

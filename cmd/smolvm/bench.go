@@ -23,19 +23,25 @@ func measure(ctx context.Context, o cli.OpenOptions, b cli.BenchOptions) ([]api.
 		return nil, err
 	}
 	// The last one works everywhere, and its bare machine needs no help of a supervisor's.
-	ways, err := wire.Engines(o.Home, o.Log).Choose(ctx, "")
+	engines := wire.Engines(o.Home, o.Log)
+	ways, err := engines.Choose(ctx, "")
 	if err != nil {
 		return nil, err
 	}
-	engine := ways[len(ways)-1].Engine
 	agent, err := guestAgent(agentFiles, agentDigest)
 	if err != nil {
 		return nil, err
 	}
-	return bench.Run(ctx, bench.Options{
-		Manager: m, Images: images, Engine: engine, Agent: agent, Runs: b.Runs, TempDir: os.TempDir(), Home: o.Home, Progress: b.Progress, Log: o.Log,
+	opts := bench.Options{
+		Manager: m, Images: images, Engine: ways[len(ways)-1].Engine, Agent: agent, Runs: b.Runs, TempDir: os.TempDir(), Home: o.Home, Progress: b.Progress, Log: o.Log,
 		Elsewhere: func(home string) (*lifecycle.Manager, error) { return elsewhere(o, home) },
-	}, b.Suites)
+	}
+	if kvm, err := engines.Choose(ctx, "firecracker"); err != nil {
+		opts.DirectMissing = err.Error()
+	} else {
+		opts.Direct = kvm[0].Engine
+	}
+	return bench.Run(ctx, opts, b.Suites)
 }
 
 // elsewhere opens another home.

@@ -66,6 +66,9 @@ func layers() []layer {
 		{"internal/bench/peer", []string{
 			"internal/supervisor/uplink", "internal/network", "internal/network/control", "internal/network/gateway/wire", api, errdefs, sys,
 		}},
+		{"internal/bench/raw", []string{
+			"internal/bench/bare", "internal/bench/figure", engine, "internal/image", "internal/guest/client", "internal/guest/link", "internal/guest/proto", "internal/network/control", api, errdefs, sys,
+		}},
 		{"internal/bench/bare", []string{engine, "internal/image", "internal/network/control", api, errdefs, sys}},
 		{"internal/bench/figure", []string{api, errdefs}},
 		{"internal/bench/sdk", []string{"", "internal/bench/figure", api, errdefs}},

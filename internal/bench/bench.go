@@ -19,15 +19,18 @@ import (
 
 // Options are what the suites work with.
 type Options struct {
-	Manager  *lifecycle.Manager
-	Images   *image.Store
-	Engine   engine.Engine
-	Agent    []byte
-	Runs     int    // pairs per figure; 0 = the suite's own default
-	TempDir  string // for what is measured outside $SMOLVM_HOME
-	Home     string // where Manager and Images are
-	Progress api.ProgressFunc
-	Log      *slog.Logger
+	Manager *lifecycle.Manager
+	Images  *image.Store
+	Engine  engine.Engine
+	// Direct is the engine that only runs on KVM, nil where it does not; DirectMissing says why.
+	Direct        engine.Engine
+	DirectMissing string
+	Agent         []byte
+	Runs          int    // pairs per figure; 0 = the suite's own default
+	TempDir       string // for what is measured outside $SMOLVM_HOME
+	Home          string // where Manager and Images are
+	Progress      api.ProgressFunc
+	Log           *slog.Logger
 	// Elsewhere opens another home.
 	Elsewhere func(home string) (*lifecycle.Manager, error)
 }
@@ -53,6 +56,7 @@ func suites() []suite {
 			return looked.Run(ctx, o.TempDir, o.runs(5), o.tell, o.Log)
 		}},
 		{"ls", "listing of 1,000 VMs, against reading their records", runList},
+		{"engine", "Firecracker by our engine, against itself without us: boot, restore, round trip", runEngine},
 		{"parallel", "ten VMs by five workers: how many fail, and what is left", runParallel},
 		{"cycles", "a home after many VMs, against a fresh one, and what is left", runCycles},
 	}

@@ -1,10 +1,8 @@
 package bench
 
 import (
-	"archive/tar"
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,14 +11,8 @@ import (
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/bench/figure"
+	"github.com/smolvm/smolvm/internal/bench/tree"
 	"github.com/smolvm/smolvm/internal/image"
-)
-
-// The tree has the size and the mix of a small Debian: many small files, some large ones.
-const (
-	treeDirs  = 1000
-	treeFiles = 10000
-	treeLarge = 40
 )
 
 // runImage turns one tree, as a saved tar, into a published image, in turn with mke2fs reading the tree itself.
@@ -34,12 +26,12 @@ func runImage(ctx context.Context, o *Options) ([]api.Figure, error) {
 		return nil, errdefs.Host.Errorf("a directory for the image suite: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	o.tell("image", "make a tree of %d files", treeFiles+treeLarge)
-	tree, saved := filepath.Join(dir, "tree"), filepath.Join(dir, "tree.tar")
-	if err := makeTree(tree); err != nil {
+	o.tell("image", "make a tree of %d files", tree.Files)
+	root, saved := filepath.Join(dir, "tree"), filepath.Join(dir, "tree.tar")
+	if err := tree.Make(root); err != nil {
 		return nil, errdefs.Host.Errorf("make a tree: %w", err)
 	}
-	if err := saveTar(tree, saved); err != nil {
+	if err := tree.Save(root, saved); err != nil {
 		return nil, errdefs.Host.Errorf("save the tree as a tar: %w", err)
 	}
 	var p figure.Pairs
@@ -49,7 +41,7 @@ func runImage(ctx context.Context, o *Options) ([]api.Figure, error) {
 		if err != nil {
 			return nil, err
 		}
-		theirs, err := runMke2fs(ctx, mke2fs, tree, filepath.Join(dir, "mke2fs.ext4"))
+		theirs, err := runMke2fs(ctx, mke2fs, root, filepath.Join(dir, "mke2fs.ext4"))
 		if err != nil {
 			return nil, err
 		}
@@ -72,10 +64,10 @@ func importTar(ctx context.Context, o *Options, saved, home string) (float64, er
 	return time.Since(t0).Seconds(), err
 }
 
-func runMke2fs(ctx context.Context, mke2fs, tree, out string) (float64, error) {
+func runMke2fs(ctx context.Context, mke2fs, root, out string) (float64, error) {
 	defer func() { _ = os.Remove(out) }()
 	t0 := time.Now()
-	cmd := exec.CommandContext(ctx, mke2fs, "-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d", tree, out, "512M") //nolint:gosec // fixed arguments
+	cmd := exec.CommandContext(ctx, mke2fs, "-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d", root, out, "512M") //nolint:gosec // fixed arguments
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		return 0, errdefs.Host.Errorf("mke2fs: %w: %.500s", err, msg)
 	}
@@ -85,45 +77,4 @@ func runMke2fs(ctx context.Context, mke2fs, tree, out string) (float64, error) {
 		_ = f.Close()
 	}
 	return time.Since(t0).Seconds(), err
-}
-
-func makeTree(root string) error {
-	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same tree each time
-	noise := make([]byte, 4<<20)
-	for i := range noise {
-		noise[i] = byte(r.Uint32())
-	}
-	for i := range treeDirs {
-		if err := os.MkdirAll(filepath.Join(root, fmt.Sprintf("%d/%d", i%30, i)), 0o750); err != nil {
-			return err
-		}
-	}
-	for i := range treeFiles + treeLarge {
-		size := int(r.ExpFloat64() * 8192)
-		if i >= treeFiles {
-			size = 1<<20 + r.IntN(3<<20)
-		}
-		d := i % treeDirs
-		name := filepath.Join(root, fmt.Sprintf("%d/%d/file%d", d%30, d, i))
-		if err := os.WriteFile(name, noise[:min(size, len(noise))], 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func saveTar(root, out string) error {
-	f, err := os.Create(out) //nolint:gosec,forbidigo // our own temporary file
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	w := tar.NewWriter(f)
-	if err := w.AddFS(os.DirFS(root)); err != nil {
-		return err
-	}
-	if err := w.Close(); err != nil {
-		return err
-	}
-	return f.Close()
 }

@@ -227,7 +227,7 @@ func (a *app) open(boots bool) (Service, error) {
 }
 
 func (a *app) netFront() network.Front {
-	return network.Front{Args: value.Args, Group: a.knownCommand, IDs: a.completeIDs(true, 1), Stdout: a.Stdout, Open: func() (network.VMs, error) {
+	return network.Front{Args: value.Args, Group: a.knownCommand, IDs: a.completeIDs(true, 1), Stdout: a.Stdout, Version: a.Version.Version, Open: func() (network.VMs, error) {
 		s, err := a.open(false)
 		return s.VMs, err
 	}}

@@ -219,6 +219,8 @@ func (d double) NetworkLog(_ context.Context, id string, follow bool, each func(
 	for _, r := range []api.NetRecord{
 		{Kind: "dns", Name: "evil\x1b.example", QType: "A", Verdict: "deny", Rule: "default", Reason: "no rule allows it"},
 		{Kind: "tcp", Name: "pypi.org", Addr: "151.101.0.223", Port: 443, Verdict: "allow", Rule: "allow pypi.org:443", BytesIn: 2000, BytesOut: 300, DurationMs: 1500},
+		{Kind: "http", Name: "github.com", Port: 443, Proto: "https", Verdict: "allow", Rule: "allow github.com=GET", Method: "GET", Path: "/x", Status: 200, BytesIn: 2000, DurationMs: 90, Secrets: []string{"TOKEN"}},
+		{Kind: "http", Name: "github.com", Port: 80, Proto: "http", Verdict: "deny", Rule: "default", Reason: "no rule allows it", Method: "POST", Path: "/\x1bx", Status: 403, BytesOut: 5},
 		{Kind: "udp", Addr: "10.0.0.1", Port: 53, Verdict: "deny", Rule: "default", Reason: fmt.Sprintf("follow %v", follow)},
 		{Kind: "frame", Verdict: "deny", Rule: "link", Reason: "ipv6", Count: 5},
 		{Kind: "dropped", Count: 7},
@@ -235,8 +237,8 @@ func (d double) NetworkStats(_ context.Context, id string) (api.NetStats, error)
 	if _, err := d.find(id); err != nil {
 		return api.NetStats{}, err
 	}
-	return api.NetStats{Records: 3, Dropped: 7, DNSDenied: 1, FlowsAllowed: 1, FlowsDenied: 1, OtherDenied: 5, BytesIn: 2000, BytesOut: 300, Peers: []api.NetPeer{
-		{Name: "pypi.org", Allowed: 1, BytesIn: 2000, BytesOut: 300}, {Name: "evil\x1b.example", Denied: 1},
+	return api.NetStats{Records: 3, Dropped: 7, DNSDenied: 1, FlowsAllowed: 1, FlowsDenied: 1, OtherDenied: 5, Requests: 3, RequestsDenied: 1, BytesIn: 2000, BytesOut: 300, Peers: []api.NetPeer{
+		{Name: "pypi.org", Allowed: 1, Requests: 3, RequestsDenied: 1, BytesIn: 2000, BytesOut: 300}, {Name: "evil\x1b.example", Denied: 1},
 	}}, nil
 }
 

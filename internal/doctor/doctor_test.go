@@ -3,6 +3,8 @@ package doctor
 import (
 	"context"
 	"errors"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,7 +12,16 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/lifecycle"
+	"github.com/smolvm/smolvm/internal/sys/launch"
 )
+
+// The test program is the launcher, too: it is what the doctor re-executes.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == launch.Command {
+		os.Exit(launch.Main())
+	}
+	os.Exit(m.Run())
+}
 
 type probed lifecycle.Probed
 
@@ -89,6 +100,17 @@ func TestVerdicts(t *testing.T) {
 				t.Errorf("got %+v, want %s with the remedy %q", got, tt.want, tt.remedy)
 			}
 		})
+	}
+}
+
+// TestNamespaces: the check is what a monitor gets here, and a host that gives less has a warning with a remedy.
+func TestNamespaces(t *testing.T) {
+	d := &doctor{}
+	d.namespaces(t.Context())
+	c := d.checks[0]
+	t.Logf("%+v", c)
+	if c.Status == api.CheckOK && !strings.Contains(c.Detail, "netns") || c.Status != api.CheckOK && (c.Detail == "" || c.Remedy == "") {
+		t.Errorf("%+v", c)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/docker/go-units"
@@ -65,33 +64,6 @@ func reason(out string, err error) string {
 		}
 	}
 	return err.Error()
-}
-
-// namespaces starts a program in those that confine a monitor.
-func (d *doctor) namespaces(ctx context.Context) {
-	flags, what := uintptr(unix.CLONE_NEWNET), "network namespaces"
-	attr := &syscall.SysProcAttr{}
-	if os.Geteuid() != 0 {
-		flags |= unix.CLONE_NEWUSER
-		what = "user and network namespaces"
-		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	attr.Cloneflags = flags
-	program, err := exec.LookPath("true")
-	if err == nil {
-		ctx, cancel := context.WithTimeout(ctx, netTimeout)
-		defer cancel()
-		cmd := exec.CommandContext(ctx, program)
-		cmd.SysProcAttr = attr
-		err = cmd.Run()
-	}
-	if err != nil {
-		d.warn("namespaces", "sudo sysctl kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0 user.max_user_namespaces=10000",
-			"%s cannot be made, so the monitor shares the host's network: %v", what, err)
-		return
-	}
-	d.ok("namespaces", "%s", what)
 }
 
 func (d *doctor) landlock() {

@@ -46,6 +46,26 @@ type Pauser interface {
 	Resume(ctx context.Context) error
 }
 
+// Snapshotter is the power of a machine that was paused to write down all that it is but the content of its drives.
+type Snapshotter interface {
+	// Snapshot writes into dir, which exists and is empty; on error nothing is left there. The machine stays paused, so that
+	// the caller can copy its writable drives before it goes on: the two belong together. A snapshot holds the guest's memory,
+	// its secrets too.
+	Snapshot(ctx context.Context, dir string) error
+}
+
+// Restorer is the power of an engine to make machines that go on where a snapshot of its own was taken, any number of them
+// and at once. They share its memory until they write to it, so that its files must stay as they are.
+type Restorer interface {
+	// Restore makes a machine, which is paused (see Pauser). spec says what it has: the same as the snapshot's machine, each
+	// writable drive with a copy of the content that belongs to the snapshot. Kernel, Initrd and Cmdline are not looked at.
+	// Whatever was connected with the guest is not any more. On error nothing is left.
+	//
+	// Two machines of one snapshot think that they are the same, down to the random numbers that they will draw, until their
+	// agents are told otherwise.
+	Restore(ctx context.Context, spec Spec, dir string) (Machine, error)
+}
+
 // BlockStatser is the power to tell what the guest did to its drives since it was started.
 type BlockStatser interface {
 	BlockStats(ctx context.Context) (map[string]BlockStats, error)

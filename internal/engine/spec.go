@@ -20,18 +20,10 @@ const InitrdAlign = 4096
 // Validate refuses what no driver can start. Drivers call it first.
 func (s *Spec) Validate() error {
 	switch {
-	case s.CPUs < 1 || s.CPUs > 64:
-		return errdefs.Invalid.Errorf("%d CPUs: 1 to 64 are possible", s.CPUs)
-	case s.MemoryMiB < 64 || s.MemoryMiB > 1<<20:
-		return errdefs.Invalid.Errorf("%d MiB of memory: 64 MiB to 1 TiB are possible", s.MemoryMiB)
 	case s.Kernel == nil:
 		return errdefs.Invalid.Errorf("a machine needs a kernel")
-	case s.Accel == "":
-		return errdefs.Invalid.Errorf("a machine needs an accelerator's name")
 	case len(s.Cmdline) > MaxCmdline || strings.ContainsAny(s.Cmdline, "\x00\n"):
 		return errdefs.Invalid.Errorf("a kernel command line of %d bytes: at most %d, on one line", len(s.Cmdline), MaxCmdline)
-	case s.AgentPath == "":
-		return errdefs.Invalid.Errorf("a machine needs the path of its agent socket")
 	}
 	if s.Initrd != nil {
 		st, err := s.Initrd.Stat()
@@ -41,6 +33,21 @@ func (s *Spec) Validate() error {
 		if st.Size()%InitrdAlign != 0 {
 			return errdefs.Invalid.Errorf("an initrd of %d bytes: it must be padded to a multiple of %d", st.Size(), InitrdAlign)
 		}
+	}
+	return s.ValidateRestore()
+}
+
+// ValidateRestore refuses what no driver can restore. What a machine boots from is in its snapshot.
+func (s *Spec) ValidateRestore() error {
+	switch {
+	case s.CPUs < 1 || s.CPUs > 64:
+		return errdefs.Invalid.Errorf("%d CPUs: 1 to 64 are possible", s.CPUs)
+	case s.MemoryMiB < 64 || s.MemoryMiB > 1<<20:
+		return errdefs.Invalid.Errorf("%d MiB of memory: 64 MiB to 1 TiB are possible", s.MemoryMiB)
+	case s.Accel == "":
+		return errdefs.Invalid.Errorf("a machine needs an accelerator's name")
+	case s.AgentPath == "":
+		return errdefs.Invalid.Errorf("a machine needs the path of its agent socket")
 	}
 	seen := map[string]bool{}
 	for _, d := range s.Drives {

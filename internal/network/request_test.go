@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bmatcuk/doublestar/v4"
+
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 )
@@ -258,4 +260,25 @@ func TestCompileRefusesRequests(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzGlob: what a rule takes for a glob is one, and only a double star reaches over a slash.
+func FuzzGlob(f *testing.F) {
+	for _, s := range []string{"/a/*", "/{a,b*}/[a-z]?", `/\*/**/x`, "/%2f[.-9]", "/{*,x}*", "/[!a]", "/a**"} {
+		f.Add(s, "/a/b")
+	}
+	f.Fuzz(func(t *testing.T, glob, path string) {
+		all, err := api.ParseGlob(glob)
+		if err != nil {
+			return
+		}
+		for _, g := range all {
+			if !doublestar.ValidatePattern(g) {
+				t.Fatalf("%q, of %q, is no glob", g, glob)
+			}
+			if !strings.Contains(g, "**") && doublestar.MatchUnvalidated(g, path) && strings.Count(g, "/") != strings.Count(path, "/") {
+				t.Errorf("%q matches %q", g, path)
+			}
+		}
+	})
 }

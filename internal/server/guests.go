@@ -32,6 +32,21 @@ func newGuests(connect func(context.Context, string) (lifecycle.Guest, error)) *
 	return &guests{connect: connect, open: map[string][]*guest{}, making: map[string]chan struct{}{}}
 }
 
+// on calls f with the way into a VM, and once more on a fresh connection where the supervisor saw nothing of the first call.
+func (g *guests) on(ctx context.Context, id string, f func(lifecycle.Guest) error) error {
+	for again := false; ; again = true {
+		vm, release, err := g.take(ctx, id)
+		if err != nil {
+			return err
+		}
+		err = f(vm)
+		release()
+		if again || !lifecycle.Unsent(err) {
+			return err
+		}
+	}
+}
+
 // take returns the way into a VM. release gives it back.
 func (g *guests) take(ctx context.Context, id string) (_ lifecycle.Guest, release func(), _ error) {
 	for {

@@ -105,17 +105,14 @@ func (s *Server) register() {
 	sandboxes.Routes{VMs: s.opts.VMs, Paths: s.opts.Paths}.Register(s.api)
 	watch.Routes{VMs: s.opts.VMs}.Register(s.api)
 	settings.Routes{VMs: s.opts.VMs, Build: s.opts.SSHImages}.Register(s.api)
-	commands.Routes{Sockets: &s.sockets, Connect: func(ctx context.Context, id string) (commands.Guest, func(), error) {
-		g, release, err := s.guests.take(ctx, id)
-		return g, release, err
+	commands.Routes{Sockets: &s.sockets, On: func(ctx context.Context, id string, f func(commands.Guest) error) error {
+		return s.guests.on(ctx, id, func(g lifecycle.Guest) error { return f(g) })
 	}}.Register(s.api)
-	files.Routes{Connect: func(ctx context.Context, id string) (files.Guest, func(), error) {
-		g, release, err := s.guests.take(ctx, id)
-		return g, release, err
+	files.Routes{On: func(ctx context.Context, id string, f func(files.Guest) error) error {
+		return s.guests.on(ctx, id, func(g lifecycle.Guest) error { return f(g) })
 	}}.Register(s.api)
-	network.Routes{VMs: s.opts.VMs, Connect: func(ctx context.Context, id string) (network.Waiter, func(), error) {
-		g, release, err := s.guests.take(ctx, id)
-		return g, release, err
+	network.Routes{VMs: s.opts.VMs, On: func(ctx context.Context, id string, f func(network.Waiter) error) error {
+		return s.guests.on(ctx, id, func(g lifecycle.Guest) error { return f(g) })
 	}}.Register(s.api)
 	images.Routes{Store: s.opts.Images}.Register(s.api)
 }

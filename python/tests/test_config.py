@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from smolvm import SSH_BOOT_ARGS, InternetSettings, NetworkPolicy, NetworkRule, SmolVMError, ValidationError, VMConfig
+from smolvm import SSH_BOOT_ARGS, InternetSettings, NetRecord, NetworkPolicy, NetworkRule, SmolVMError, ValidationError, VMConfig
 
 
 def test_every_field_may_be_left_out():
@@ -83,6 +83,22 @@ def test_policies():
     assert old.to_wire()["network"]["rules"] == [{"action": "allow", "host": n} for n in ("pypi.org", "files.pythonhosted.org")]
     assert InternetSettings().policy().mode == "open"
     assert NetworkRule(action="deny", host="a.example").model_dump(exclude_none=True) == {"action": "deny", "host": "a.example"}
+
+
+def test_rules_about_requests():
+    tcp = {"ports": ["443"], "proto": "tcp"}
+    for text, want in {
+        "a.example:443/tcp=GET,HEAD:/a/**,/{b,c}/d": {**tcp, "methods": ["GET", "HEAD"], "paths": ["/a/**", "/{b,c}/d"]},
+        r"a.example=*:/x\,y,/udp": {"paths": [r"/x\,y", "/udp"]},
+        "a.example=POST": {"methods": ["POST"]},
+        "a.example=opaque": {"opaque": True},
+        "a.example=*": {"methods": ["*"]},  # which the server refuses, as the next one
+        "a.example=GET:/{a,b": {"methods": ["GET"], "paths": ["/{a,b"]},
+    }.items():
+        rule = NetworkRule.parse("allow", text)
+        assert rule.model_dump(exclude_none=True) == {"action": "allow", "host": "a.example", **want}
+    record = NetRecord.from_wire({"time": "", "kind": "http", "method": "GET", "path": "/x", "status": 200, "secrets": ["KEY"], "new": 1})
+    assert (record.method, record.path, record.status, record.secrets) == ("GET", "/x", 200, ["KEY"])
 
 
 def test_both_import_paths():

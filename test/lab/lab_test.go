@@ -39,10 +39,10 @@ const (
 )
 
 // limit is for all of one machine's life, patience for a silent one to become loud.
-const limit = 12 * time.Minute
+const limit = 22 * time.Minute
 
 // testTimeout is for the tests inside, which then say where they stand.
-const testTimeout = "10m"
+const testTimeout = "20m"
 
 // lab is what the machines are made of.
 type lab struct {

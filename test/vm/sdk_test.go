@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -109,6 +111,39 @@ func (c cli) server(t *testing.T) (socket string, kill func()) {
 	return socket, kill
 }
 
+// overTCP runs 200 commands at once by a server that is reached as another host's is.
+func overTCP(t *testing.T, c cli, id string) {
+	t.Helper()
+	b := c.background(t, "serve", "--listen", "127.0.0.1:0")
+	var told struct{ URL string }
+	decode(t, b.line(t), &told)
+	token := strings.TrimSpace(c.ok(t, "token"))
+	if _, err := smolvm.FromID(t.Context(), id, smolvm.WithHost(told.URL, token+"x")); !errdefs.Is(err, errdefs.Denied) {
+		t.Errorf("a wrong token: %v", err)
+	}
+	vm, err := smolvm.FromID(t.Context(), id, smolvm.WithHost(told.URL, token))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = vm.Close() }()
+	if err := vm.WriteFile(t.Context(), "/root/over-tcp", []byte("a file"), 0); err != nil {
+		t.Error(err)
+	}
+	if b, err := vm.ReadFile(t.Context(), "/root/over-tcp"); err != nil || string(b) != "a file" {
+		t.Errorf("%q, %v", b, err)
+	}
+	var all sync.WaitGroup
+	for i := range 200 {
+		all.Go(func() {
+			res, err := vm.Run(t.Context(), "echo", strconv.Itoa(i))
+			if err != nil || string(res.Stdout) != strconv.Itoa(i)+"\n" {
+				t.Errorf("command %d of 200: %+v, %v", i, res, err)
+			}
+		})
+	}
+	all.Wait()
+}
+
 // TestVMServeCommands: a server that is killed leaves a command running, which the next one reattaches to; a client that goes has
 // its command killed, with all that it started. A VM made anew under its old id is reached, and so is one whose supervisor was
 // killed.
@@ -162,6 +197,7 @@ func TestVMServeCommands(t *testing.T) {
 		}
 	}
 	again("the first")
+	overTCP(t, c, id)
 	c.ok(t, "rm", "-f", id)
 	if _, err := vm.Run(t.Context(), "true"); !errdefs.Is(err, errdefs.NotFound) {
 		t.Errorf("a VM that is gone: %v", err)

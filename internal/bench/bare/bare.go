@@ -4,6 +4,7 @@
 package bare
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net"
@@ -18,6 +19,7 @@ import (
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/image"
 	"github.com/smolvm/smolvm/internal/network/control"
+	"github.com/smolvm/smolvm/internal/sys/filecopy"
 	"github.com/smolvm/smolvm/internal/sys/undo"
 )
 
@@ -28,6 +30,8 @@ type Kit struct {
 	Accel string
 	// Network has the card lead to the engine's own network, where nothing is filtered, instead of nowhere.
 	Network bool
+	// MemoryMiB of a machine; 0 = a VM's default.
+	MemoryMiB int
 }
 
 // NewKit makes the default image and what goes with it, for a machine that runs by the accelerator.
@@ -48,6 +52,7 @@ func NewKit(ctx context.Context, images *image.Store, agent []byte, accel string
 type Machine struct {
 	engine.Machine
 	AgentPath string // the agent's socket
+	DiskPath  string // of its writable disk
 	undo      undo.Stack
 }
 
@@ -56,6 +61,46 @@ func (b *Machine) Close() { b.undo.Run() }
 
 // Start starts a machine with the argv that a VM's would have, with its files below temp; cmdline is added to the kernel's.
 func Start(ctx context.Context, e engine.Engine, kit Kit, temp, cmdline string) (*Machine, error) {
+	return produce(ctx, kit, temp, newDisk, func(spec engine.Spec) (engine.Machine, error) {
+		spec.Cmdline = "quiet loglevel=4 panic=-1 " + cmdline
+		return e.Start(ctx, spec)
+	})
+}
+
+// Restore makes a machine of the snapshot in dir, whose machine was made of the same kit; it is paused. disk belongs to the snapshot.
+func Restore(ctx context.Context, e engine.Engine, kit Kit, temp, dir, disk string) (*Machine, error) {
+	r, ok := e.(engine.Restorer)
+	if !ok {
+		return nil, errdefs.Engine.Errorf("%s has no snapshots", e.Name())
+	}
+	copied := func(path string) error { return cloneDisk(ctx, path, disk) }
+	return produce(ctx, kit, temp, copied, func(spec engine.Spec) (engine.Machine, error) { return r.Restore(ctx, spec, dir) })
+}
+
+func newDisk(path string) error { return image.NewDisk(path, api.DefaultDiskMiB) }
+
+func cloneDisk(ctx context.Context, path, from string) error {
+	src, err := os.Open(from) //nolint:gosec // the benchmark's own
+	if err != nil {
+		return errdefs.Host.Errorf("the disk of a snapshot: %w", err)
+	}
+	defer func() { _ = src.Close() }()
+	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the benchmark's own
+	if err != nil {
+		return errdefs.Host.Errorf("the disk of a snapshot: %w", err)
+	}
+	err = filecopy.Clone(ctx, to, src)
+	if cerr := to.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return errdefs.Host.Errorf("the disk of a snapshot: %w", err)
+	}
+	return nil
+}
+
+// produce makes a machine with a disk of its own.
+func produce(ctx context.Context, kit Kit, temp string, disk func(path string) error, how func(engine.Spec) (engine.Machine, error)) (*Machine, error) {
 	b := &Machine{}
 	ok := false
 	defer func() {
@@ -68,12 +113,15 @@ func Start(ctx context.Context, e engine.Engine, kit Kit, temp, cmdline string) 
 		return nil, errdefs.Host.Errorf("a directory for the bare machine: %w", err)
 	}
 	b.undo.Add(func() { _ = os.RemoveAll(dir) })
+	b.DiskPath = filepath.Join(dir, "disk.ext4")
+	if err := disk(b.DiskPath); err != nil {
+		return nil, err
+	}
 	spec, err := b.spec(dir, kit)
 	if err != nil {
 		return nil, err
 	}
-	spec.Cmdline = "quiet loglevel=4 panic=-1 " + cmdline
-	if b.Machine, err = e.Start(ctx, spec); err != nil {
+	if b.Machine, err = how(spec); err != nil {
 		return nil, err
 	}
 	b.undo.Add(func() {
@@ -86,12 +134,8 @@ func Start(ctx context.Context, e engine.Engine, kit Kit, temp, cmdline string) 
 }
 
 func (b *Machine) spec(dir string, kit Kit) (engine.Spec, error) {
-	disk := filepath.Join(dir, "disk.ext4")
-	if err := image.NewDisk(disk, api.DefaultDiskMiB); err != nil {
-		return engine.Spec{}, err
-	}
 	spec := engine.Spec{
-		Name: "bench", CPUs: api.DefaultCPUs, MemoryMiB: api.DefaultMemoryMiB, Accel: kit.Accel,
+		Name: "bench", CPUs: api.DefaultCPUs, MemoryMiB: cmp.Or(kit.MemoryMiB, api.DefaultMemoryMiB), Accel: kit.Accel,
 		Console: io.Discard, MaxFileBytes: api.DefaultDiskMiB << 20,
 	}
 	for _, f := range []struct {
@@ -104,7 +148,7 @@ func (b *Machine) spec(dir string, kit Kit) (engine.Spec, error) {
 		{kit.Image.Path, os.O_RDONLY, func(f *os.File) {
 			spec.Drives = append(spec.Drives, engine.Drive{ID: "image", File: f, ReadOnly: true})
 		}},
-		{disk, os.O_RDWR, func(f *os.File) { spec.Drives = append(spec.Drives, engine.Drive{ID: "disk", File: f}) }},
+		{b.DiskPath, os.O_RDWR, func(f *os.File) { spec.Drives = append(spec.Drives, engine.Drive{ID: "disk", File: f}) }},
 		{kit.Boot.Modules, os.O_RDONLY, func(f *os.File) {
 			spec.Drives = append(spec.Drives, engine.Drive{ID: "modules", File: f, ReadOnly: true})
 		}},
@@ -149,6 +193,10 @@ func (b *Machine) deafCard(spec *engine.Spec) error {
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "net"), os.NewFile(uintptr(pair[1]), "nic") //nolint:gosec // descriptors are small
 	b.undo.Add(func() { _ = ours.Close(); _ = theirs.Close() })
-	spec.NIC = &engine.NIC{FD: theirs, MAC: control.GuestMAC(), MTU: control.MTU}
+	take := func(f *os.File) error { // of an engine whose card is a TAP
+		b.undo.Add(func() { _ = f.Close() })
+		return nil
+	}
+	spec.NIC = &engine.NIC{FD: theirs, Take: take, MAC: control.GuestMAC(), MTU: control.MTU}
 	return nil
 }

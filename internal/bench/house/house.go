@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
@@ -133,9 +134,31 @@ func (h *House) Use() (Use, error) {
 	if u.Procs, err = users(h.Dir); err != nil {
 		return u, err
 	}
-	own, err := os.ReadDir("/proc/self/fd")
-	u.FDs = len(own)
+	u.FDs, err = descriptors()
 	return u, err
+}
+
+// reaped is how long a process that was told to end may take until we have collected it.
+const reaped = 5 * time.Second
+
+// descriptors counts our own, once those are closed that stand for processes about to end: a supervisor that has let go of
+// its VM is collected in the background.
+func descriptors() (int, error) {
+	const own = "/proc/self/fd"
+	for end := time.Now().Add(reaped); ; time.Sleep(time.Millisecond) { // nothing tells of a descriptor that we closed
+		all, err := os.ReadDir(own)
+		if err != nil {
+			return 0, errdefs.Host.Errorf("list our descriptors: %w", err)
+		}
+		left := false
+		for _, fd := range all {
+			to, _ := os.Readlink(filepath.Join(own, fd.Name())) // that of the listing itself is gone
+			left = left || to == "anon_inode:[pidfd]"
+		}
+		if !left || time.Now().After(end) {
+			return len(all), nil
+		}
+	}
 }
 
 // users counts the processes, other than this one, that have a file below dir open.

@@ -13,6 +13,7 @@ import (
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/cli/format"
+	"github.com/smolvm/smolvm/internal/cli/har"
 	"github.com/smolvm/smolvm/internal/cli/show"
 )
 
@@ -31,6 +32,8 @@ type Front struct {
 	Group  cobra.PositionalArgs // of a command that only has others below it
 	IDs    cobra.CompletionFunc
 	Stdout io.Writer
+	// Version is the program's, which an archive of requests names.
+	Version string
 }
 
 // Command is `net` with all below it.
@@ -65,6 +68,7 @@ func (f Front) set() *cobra.Command {
 policy does not allow end. It stays over restarts.`,
 		Example: `  smolvm net set web --net none
   smolvm net set web --allow pypi.org:443 --allow '*.pythonhosted.org:443'
+  smolvm net set web --allow 'api.github.com=GET,HEAD:/repos/**'
   smolvm net set web --policy policy.yaml`,
 	}, func(cmd *cobra.Command, id string) error {
 		if !flags.Given(cmd) {
@@ -120,18 +124,27 @@ func (f Front) show() *cobra.Command {
 }
 
 func (f Front) log() *cobra.Command {
-	var follow bool
+	var follow, archive bool
 	var out *format.Flags
 	cmd := f.one(&cobra.Command{
 		Use:   "log [flags] ID",
 		Short: "Show what a VM asked and reached, and what was refused",
-		Long: `Log shows a line for each question of a name and each connection, when it ended or was refused. The newest records are
-kept, about 16 MiB of them; what came too fast is counted.`,
-		Example: "  smolvm net log web\n  smolvm net log -f --json web | jq -r 'select(.verdict == \"deny\") | .name'",
+		Long: `Log shows a line for each question of a name, for each connection, and for each request of HTTP in the connections that
+rules have looked into, when it ended or was refused. The newest records are kept, about 16 MiB of them; what came too fast is
+counted. --har writes the requests that are kept as an HTTP archive, which browsers show.`,
+		Example: `  smolvm net log web
+  smolvm net log -f --json web | jq -r 'select(.verdict == "deny") | .name'
+  smolvm net log --har web >web.har`,
 	}, func(cmd *cobra.Command, id string) error {
+		if archive && (follow || !out.People()) {
+			return errdefs.Invalid.Errorf("net log: --har excludes -f, --json and --format")
+		}
 		vms, err := f.Open()
 		if err != nil {
 			return err
+		}
+		if archive {
+			return f.archive(cmd.Context(), vms, id)
 		}
 		return vms.NetworkLog(cmd.Context(), id, follow, func(r api.NetRecord) error {
 			return out.Line(f.Stdout, r, func() error {
@@ -141,8 +154,18 @@ kept, about 16 MiB of them; what came too fast is counted.`,
 		})
 	})
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the VM ends")
+	cmd.Flags().BoolVar(&archive, "har", false, "print the requests as an HTTP archive (HAR 1.2)")
 	out = format.Add(cmd, "print a JSON object per line", api.NetRecord{})
 	return cmd
+}
+
+// archive prints the requests that are kept. A VM that is not there leaves no beginning of one.
+func (f Front) archive(ctx context.Context, vms VMs, id string) error {
+	h := har.New(f.Stdout, f.Version)
+	if err := vms.NetworkLog(ctx, id, false, h.Add); err != nil {
+		return err
+	}
+	return h.Close()
 }
 
 // describe tells a record to people.
@@ -153,12 +176,14 @@ func describe(r api.NetRecord) string {
 	}
 	to := r.Name
 	switch {
+	case r.Kind == "http":
+		to = request(r)
 	case to == "":
 		to = r.Addr
 	case r.Addr != "":
 		to += " (" + r.Addr + ")"
 	}
-	if r.Port != 0 {
+	if r.Port != 0 && r.Kind != "http" {
 		to += fmt.Sprintf(" port %d", r.Port)
 	}
 	if r.QType != "" {
@@ -174,11 +199,27 @@ func describe(r api.NetRecord) string {
 	if r.DurationMs > 0 {
 		text += ", " + (time.Duration(r.DurationMs) * time.Millisecond).String()
 	}
+	if len(r.Secrets) > 0 {
+		text += ", with " + strings.Join(r.Secrets, " ")
+	}
 	if r.Reason != "" {
 		text += ": " + r.Reason
 	}
 	if r.Rule != "" {
 		text += " [" + r.Rule + "]"
+	}
+	return text
+}
+
+// request tells what was asked for, as "GET a.example/x 200".
+func request(r api.NetRecord) string {
+	host := r.Name
+	if r.Port != 0 && r.Port != 443 {
+		host = fmt.Sprintf("%s:%d", host, r.Port)
+	}
+	text := r.Method + " " + host + r.Path
+	if r.Status != 0 {
+		text += fmt.Sprintf(" %d", r.Status)
 	}
 	return text
 }
@@ -208,17 +249,17 @@ func (f Front) stats() *cobra.Command {
 
 func printStats(w io.Writer, s api.NetStats) error {
 	size := func(n int64) string { return units.HumanSize(float64(n)) }
-	_, err := fmt.Fprintf(w, "names asked: %d allowed, %d denied\nflows: %d allowed, %d denied\nother packets: %d denied\nbytes: %s in, %s out\nrecords: %d, and %d dropped\n",
-		s.DNSAllowed, s.DNSDenied, s.FlowsAllowed, s.FlowsDenied, s.OtherDenied, size(s.BytesIn), size(s.BytesOut), s.Records, s.Dropped)
+	_, err := fmt.Fprintf(w, "names asked: %d allowed, %d denied\nflows: %d allowed, %d denied\nrequests: %d allowed, %d denied\nother packets: %d denied\nbytes: %s in, %s out\nrecords: %d, and %d dropped\n",
+		s.DNSAllowed, s.DNSDenied, s.FlowsAllowed, s.FlowsDenied, s.Requests-s.RequestsDenied, s.RequestsDenied, s.OtherDenied, size(s.BytesIn), size(s.BytesOut), s.Records, s.Dropped)
 	if err != nil || len(s.Peers) == 0 {
 		return err
 	}
-	t := show.Table(w, "NAME", "ALLOWED", "DENIED", "IN", "OUT")
+	t := show.Table(w, "NAME", "ALLOWED", "DENIED", "REQUESTS", "REFUSED", "IN", "OUT")
 	for _, p := range s.Peers {
-		show.Row(t, p.Name, fmt.Sprint(p.Allowed), fmt.Sprint(p.Denied), size(p.BytesIn), size(p.BytesOut))
+		show.Row(t, p.Name, fmt.Sprint(p.Allowed), fmt.Sprint(p.Denied), fmt.Sprint(p.Requests), fmt.Sprint(p.RequestsDenied), size(p.BytesIn), size(p.BytesOut))
 	}
 	if s.MorePeers > 0 {
-		show.Row(t, fmt.Sprintf("%d more", s.MorePeers), "", "", "", "")
+		show.Row(t, fmt.Sprintf("%d more", s.MorePeers), "", "", "", "", "", "")
 	}
 	return t.Flush()
 }

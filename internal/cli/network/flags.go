@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
@@ -50,7 +51,7 @@ func others() []string { return []string{"net", "allow", "deny", "policy", "dns"
 func (n *Flags) Add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&n.mode, "net", "", "`MODE` of the network: open (the public internet), none, allow (only what --allow says)")
-	f.Var(&ruleFlag{n, api.RuleAllow}, "allow", "reach only this and what else is allowed: HOST[:PORTS][/udp], *.HOST, ADDRESS or RANGE")
+	f.Var(&ruleFlag{n, api.RuleAllow}, "allow", "reach only this and what else is allowed: HOST[:PORTS][/udp], *.HOST, ADDRESS or RANGE; HOST=GET:/v1/** only such requests; HOST=opaque without looking into them")
 	f.Var(&ruleFlag{n, api.RuleDeny}, "deny", "do not reach this, in the same form; of --allow and --deny the first that matches decides")
 	f.StringVar(&n.file, "policy", "", "read the network's policy from a YAML `FILE`")
 	f.StringArrayVar(&n.dns, "dns", nil, "`ADDRESS[:PORT]` of the resolver for the VM's names (default $SMOLVM_DNS, else the host's)")
@@ -61,10 +62,28 @@ func (n *Flags) Add(cmd *cobra.Command) {
 		_ = cmd.RegisterFlagCompletionFunc(l.flag, cobra.NoFileCompletions)
 	}
 	_ = cmd.RegisterFlagCompletionFunc("net", cobra.FixedCompletions([]string{"open", "none", "allow"}, cobra.ShellCompDirectiveNoFileComp))
-	for _, name := range []string{"allow", "deny", "dns", "net-rate"} {
+	_ = cmd.RegisterFlagCompletionFunc("allow", completeRule)
+	for _, name := range []string{"deny", "dns", "net-rate"} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 	}
 	_ = cmd.MarkFlagFilename("policy", "yaml", "yml", "json")
+}
+
+// completeRule offers what may stand behind a host's "=".
+func completeRule(_ *cobra.Command, _ []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	host, _, asks := strings.Cut(begun, "=")
+	if !asks || host == "" || strings.Contains(begun[len(host):], ":") {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	before := begun[:strings.LastIndexAny(begun, "=,")+1]
+	var out []cobra.Completion
+	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} {
+		out = append(out, before+method)
+	}
+	if before == host+"=" {
+		out = append(out, before+"*:/", cobra.CompletionWithDesc(before+"opaque", "do not look into it"))
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 }
 
 // Given reports whether one of them was used.

@@ -88,6 +88,8 @@ func property(t *testing.T, typ reflect.Type, docs map[string]string) *jsonschem
 		return &jsonschema.Schema{Type: "string", Enum: []any{api.RuleAllow, api.RuleDeny}}
 	case typ.Kind() == reflect.String:
 		return &jsonschema.Schema{Type: "string"}
+	case typ.Kind() == reflect.Bool:
+		return &jsonschema.Schema{Type: "boolean"}
 	case typ.Kind() == reflect.Int:
 		return &jsonschema.Schema{Type: "integer", Minimum: &zero}
 	case typ.Kind() == reflect.Slice:
@@ -118,6 +120,10 @@ func policySchema(t *testing.T) *jsonschema.Schema {
 	port := rule.Properties["ports"].Items
 	port.Type, port.Types = "", []string{"string", "integer"} // YAML's 443 is a number
 	port.Pattern, port.Minimum, port.Maximum = "^[1-9][0-9]{0,4}(-[1-9][0-9]{0,4})?$", new(1.0), new(65535.0)
+	rule.Properties["methods"].Items.Pattern = "^[A-Z0-9_-]{1,32}$"
+	rule.Properties["paths"].Items.Pattern = "^/"
+	rule.Properties["max_response_kb"].Maximum = new(float64(api.MaxResponseKB))
+	rule.Properties["response_kbps"].Maximum = new(float64(api.MaxRateKBps))
 	rule.OneOf = []*jsonschema.Schema{{Required: []string{"host"}}, {Required: []string{"cidr"}}}
 	return s
 }
@@ -149,6 +155,13 @@ rules:
     host: "*.example.com"
     ports: ["443", "8000-8100"]
   - {action: allow, cidr: 10.0.0.5, ports: ["53"], proto: udp}
+  - action: allow
+    host: api.example.com
+    methods: [GET, HEAD]
+    paths: [/repos/**, "/{a,b}/*"]
+    max_response_kb: 1000
+    response_kbps: 100
+  - {action: allow, host: pinned.example.com, opaque: true}
 dns: [192.0.2.53]
 rate_kbps: 1000
 max_conns: 64
@@ -185,6 +198,11 @@ func TestParse(t *testing.T) {
 		{"a port that is too high", "mode: allow\nrules: [{action: allow, host: a.example, ports: ['70000']}]", "70000", false},
 		{"rules for none", "mode: none\nrules: [{action: allow, host: a.example}]", "takes no rules", false},
 		{"a negative limit", "mode: open\nmax_conns: -1", "max_conns", true},
+		{"a method in lower case", "mode: allow\nrules: [{action: allow, host: a.example, methods: [get]}]", "get", true},
+		{"a glob that is none", "mode: allow\nrules: [{action: allow, host: a.example, paths: ['/{a']}]", "rule 1: path \"/{a\"", false},
+		{"a path without a slash", "mode: allow\nrules: [{action: allow, host: a.example, paths: [a]}]", "slash", true},
+		{"a denial of methods", "mode: allow\nrules: [{action: deny, host: a.example, methods: [GET]}]", "only an allow rule", false},
+		{"opaque in words", "mode: allow\nrules: [{action: allow, host: a.example, opaque: sure}]", "", true},
 		{"aliases", "mode: allow\ndns: &d [192.0.2.53]\nrules: *d", "aliases", true},
 		{"merge", "a: &a {mode: open}\n<<: *a", "aliases", true},
 		{"no YAML", "mode: [", "", true},
@@ -271,6 +289,10 @@ func TestFlags(t *testing.T) {
 		{"open and more", "--net open --allow 10.0.0.5:53/udp", `{"mode":"open","rules":[{"action":"allow","cidr":"10.0.0.5","ports":["53"],"proto":"udp"}]}`},
 		{"deny means all but that", "--deny 1.1.1.1", `{"mode":"open","rules":[{"action":"deny","cidr":"1.1.1.1"}]}`},
 		{"nothing at all", "--net allow", `{"mode":"allow"}`},
+		{"requests", "--allow a.example=GET,HEAD:/x/**,/{y,z} --allow b.example:8443=*:/v1/*", `{"mode":"allow","rules":[{"action":"allow","host":"a.example","methods":["GET","HEAD"],"paths":["/x/**","/{y,z}"]},{"action":"allow","host":"b.example","ports":["8443"],"paths":["/v1/*"]}]}`},
+		{"opaque", "--allow a.example:443=opaque", `{"mode":"allow","rules":[{"action":"allow","host":"a.example","ports":["443"],"opaque":true}]}`},
+		{"a denial of requests", "--deny a.example=GET", ""},
+		{"a glob that is none", "--allow a.example=GET:/[!a]", ""},
 		{"rate", "--net-rate 10m", `{"mode":"open","rate_kbps":10000}`},
 		{"resolvers", "--dns 192.0.2.1 --dns 192.0.2.2:5353", `{"mode":"open","dns":["192.0.2.1","192.0.2.2:5353"]}`},
 		{"a file", "--policy " + file + " --net-rate 1m", `{"mode":"allow","rules":[{"action":"allow","host":"a.example"}],"rate_kbps":1000}`},
@@ -328,7 +350,7 @@ func TestDocument(t *testing.T) {
 	}
 	_, rest, found := strings.Cut(string(text), "```yaml\n")
 	example, _, closed := strings.Cut(rest, "```")
-	if p, err := Parse(strings.NewReader(example)); err != nil || !found || !closed || len(p.Rules) != 3 || p.MaxDNSPerSec == 0 {
+	if p, err := Parse(strings.NewReader(example)); err != nil || !found || !closed || len(p.Rules) != 5 || p.MaxDNSPerSec == 0 {
 		t.Errorf("%+v, %v", p, err)
 	}
 }

@@ -27,6 +27,21 @@ type Machine struct {
 	host   net.Conn      // the host's end of the stream that lives
 	guest  net.Conn
 	held   []*os.File
+	word   string // all of its memory
+}
+
+// Remember keeps a word in the machine's memory, and so in its snapshots.
+func (m *Machine) Remember(word string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.word = word
+}
+
+// Recall is the word that was remembered last.
+func (m *Machine) Recall() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.word
 }
 
 func newMachine(e *Engine, spec engine.Spec) (*Machine, error) {

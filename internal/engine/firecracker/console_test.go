@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/smolvm/smolvm/internal/engine"
+	"github.com/smolvm/smolvm/internal/sys/tail"
 )
 
 func TestOrders(t *testing.T) {
@@ -93,20 +94,16 @@ func FuzzMetrics(f *testing.F) {
 	})
 }
 
-// TestAnswer: of the monitor's line not a byte more is read than it has.
-func TestAnswer(t *testing.T) {
-	for in, rest := range map[string]string{"OK 1073741824\nhello": "hello", "OK 1\n": ""} {
-		r := strings.NewReader(in)
-		if err := readOK(r); err != nil {
-			t.Errorf("%q: %v", in, err)
-		}
-		if b, _ := io.ReadAll(r); string(b) != rest {
-			t.Errorf("%q: %q is left", in, b)
-		}
+// TestDiskErrors: a drive's failure is told, not each of a thousand, and not how often we call.
+func TestDiskErrors(t *testing.T) {
+	var events []engine.Event
+	m := &machine{process: process{log: &tail.Buffer{}}, report: func(e engine.Event) { events = append(events, e) }}
+	line := "2026-01-01T00:00:00.0 [anonymous-instance:main:ERROR:src/x.rs:1] Failed to execute Out virtio block request: FileEngine(Sync(Transfer(No space left on device (os error 28))))\n"
+	m.readLog(strings.NewReader("[x:fc_api:INFO] The API server received a Put request on \"/actions\".\n" + strings.Repeat(line, 1000) + strings.Repeat("y", 1<<20)))
+	if len(events) != 1 || events[0].Kind != engine.EventDiskError || !strings.HasPrefix(events[0].Detail, "Out: FileEngine") {
+		t.Errorf("%d events: %+v", len(events), events)
 	}
-	for _, in := range []string{"", "OK 1", "NO\n", "OK" + strings.Repeat("1", 1000), "\n"} {
-		if err := readOK(strings.NewReader(in)); err == nil {
-			t.Errorf("%q counts as a connection", in)
-		}
+	if got := m.process.log.Lines(2000); strings.Contains(got, "API server") || !strings.Contains(got, "Failed to execute") {
+		t.Errorf("the log keeps %.200q", got)
 	}
 }

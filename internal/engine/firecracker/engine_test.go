@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,10 +14,13 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/engine/enginetest"
 	"github.com/smolvm/smolvm/internal/engine/firecracker/fcfake"
+	"github.com/smolvm/smolvm/internal/engine/firecracker/rundir"
 	"github.com/smolvm/smolvm/internal/sys/launch"
 )
 
@@ -119,7 +123,7 @@ func TestStartFaults(t *testing.T) {
 			if m != nil {
 				_ = m.Stop(t.Context(), 0)
 			}
-			if left, _ := os.ReadDir(filepath.Join(filepath.Dir(s.AgentPath), runDirName)); left != nil {
+			if left, _ := os.ReadDir(filepath.Join(filepath.Dir(s.AgentPath), rundir.Name)); left != nil {
 				t.Errorf("left: %v", left)
 			}
 		})
@@ -135,6 +139,7 @@ func TestKilledAtEachStep(t *testing.T) {
 			before := s.Drives[1].File
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
+			go killAt(ctx, s)
 			m, err := fake(t, "", "killed-at-"+step).Start(ctx, s)
 			if errdefs.ClassOf(err) != errdefs.Engine || ctx.Err() != nil {
 				t.Errorf("%v of class %s", err, errdefs.ClassOf(err))
@@ -142,13 +147,37 @@ func TestKilledAtEachStep(t *testing.T) {
 			if m != nil {
 				t.Error("there is a machine")
 			}
-			if _, err := os.Lstat(filepath.Join(filepath.Dir(s.AgentPath), runDirName)); !errors.Is(err, os.ErrNotExist) {
+			if _, err := os.Lstat(filepath.Join(filepath.Dir(s.AgentPath), rundir.Name)); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("its directory is left (%v)", err)
 			}
 			if _, err := before.Stat(); err != nil {
 				t.Errorf("the caller's file: %v", err)
 			}
 		})
+	}
+}
+
+// killAt kills the monitor of a spec that waits to be killed, once it does.
+func killAt(ctx context.Context, s engine.Spec) {
+	path := filepath.Join(filepath.Dir(s.AgentPath), rundir.Name, fcfake.KillSocket)
+	for ctx.Err() == nil {
+		c, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+		if err != nil {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		raw, err := c.(*net.UnixConn).SyscallConn()
+		if err == nil {
+			err = raw.Control(func(fd uintptr) {
+				if peer, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+					_ = unix.Kill(int(peer.Pid), unix.SIGKILL)
+				}
+			})
+		}
+		_ = c.Close()
+		if err == nil {
+			return
+		}
 	}
 }
 
@@ -315,21 +344,5 @@ func TestCard(t *testing.T) {
 	s.NIC.Take = nil
 	if _, err := e.Start(t.Context(), s); errdefs.ClassOf(err) != errdefs.Invalid {
 		t.Errorf("no taker: %v", err)
-	}
-}
-
-// TestStrangersSocket: a monitor that is not itself any more cannot have us speak to another socket in its stead.
-func TestStrangersSocket(t *testing.T) {
-	d, err := makeRunDir(filepath.Join(t.TempDir(), "agent.sock"), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(d.remove)
-	if err := os.Symlink("/run/docker.sock", filepath.Join(d.path, apiSocket)); err != nil {
-		t.Fatal(err)
-	}
-	if s, err := d.socket(t.Context(), nil, apiSocket); err == nil {
-		s.close()
-		t.Error("a link counts as the monitor's socket")
 	}
 }

@@ -30,6 +30,7 @@ type Engine struct {
 	opts     Options
 	kvm      func() engine.Accel
 	programs *monitor.Programs[fcapi.Version]
+	before   func(pid int, request string) // told of each call to a monitor; nil but in tests
 }
 
 // New returns the engine.

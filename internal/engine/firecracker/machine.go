@@ -1,14 +1,12 @@
 package firecracker
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
-	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +17,8 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/engine/firecracker/fcapi"
+	"github.com/smolvm/smolvm/internal/engine/firecracker/rundir"
+	"github.com/smolvm/smolvm/internal/engine/snapshot"
 )
 
 const (
@@ -34,11 +34,11 @@ type machine struct {
 	report func(engine.Event) // may be nil
 	log    *slog.Logger
 
-	dir     *runDir
-	disown  func()        // gives the disk's owner back
-	api     *fcapi.Client // nil until the monitor answers
-	vsock   *socket       // nil until the device is there
-	sockets []*socket     // to be closed at the end
+	dir     *rundir.Dir
+	disown  func()           // gives the disk's owner back
+	api     *fcapi.Client    // nil until the monitor answers
+	vsock   *rundir.Socket   // nil until the device is there
+	sockets []*rundir.Socket // to be closed at the end
 	console *console
 	metrics *metrics
 
@@ -48,8 +48,11 @@ type machine struct {
 	dialing sync.Mutex // held by the one who dials
 	guest   net.Conn   // the stream that lives; guarded by dialing
 
-	pausing sync.Mutex // held while the state is changed
+	pausing sync.Mutex // held while the state is changed, and while a snapshot is taken
 	paused  bool       // guarded by pausing
+
+	record  snapshot.Record // what its snapshots are taken from
+	scratch scratch
 
 	mu       sync.Mutex
 	stopping bool // we kill it
@@ -59,7 +62,7 @@ type machine struct {
 func newMachine(s *starting, p process, log *slog.Logger) *machine {
 	m := &machine{
 		process: p, report: s.spec.Events, log: log.With("monitor", p.Child.PID()), dir: s.dir, disown: s.owned.Run,
-		metrics: newMetrics(s.spec.Drives), done: make(chan struct{}),
+		metrics: newMetrics(s.spec.Drives), done: make(chan struct{}), record: s.record, scratch: s.scratch, paused: s.from != nil,
 	}
 	m.console = &console{to: s.spec.Console, halted: m.halted}
 	if m.console.to == nil {
@@ -73,26 +76,6 @@ func newMachine(s *starting, p process, log *slog.Logger) *machine {
 	return m
 }
 
-// ourCall is what the monitor logs of each call of ours that went well.
-var ourCall = regexp.MustCompile(` (?:The )?API server received a | The request was executed successfully`)
-
-// readLog keeps the end of what the monitor logs.
-func (m *machine) readLog(r io.Reader) {
-	lines := bufio.NewReaderSize(r, 4<<10)
-	for {
-		line, more, err := lines.ReadLine()
-		if err != nil {
-			return
-		}
-		if !ourCall.Match(line) {
-			_, _ = m.process.log.Write(append(line, '\n'))
-		}
-		for more && err == nil { // what is too long is cut
-			_, more, err = lines.ReadLine()
-		}
-	}
-}
-
 // collect waits for the monitor's end, says how it was, and takes away what is left of it.
 func (m *machine) collect(readers *sync.WaitGroup, pipes ...*os.File) {
 	<-m.Child.Done()
@@ -103,7 +86,7 @@ func (m *machine) collect(readers *sync.WaitGroup, pipes ...*os.File) {
 	for _, p := range pipes {
 		_ = p.Close()
 	}
-	m.dir.remove()
+	m.dir.Remove()
 	m.disown()
 	m.mu.Lock()
 	m.exit = m.ended(m.Child.State())
@@ -179,9 +162,10 @@ func (m *machine) release() {
 		m.api.Close()
 	}
 	for _, s := range m.sockets {
-		s.close()
+		s.Close()
 	}
 	m.sockets = nil
+	m.scratch.close()
 }
 
 func (m *machine) emit(kind engine.EventKind, detail string) {

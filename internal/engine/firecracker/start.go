@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -14,8 +13,10 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/engine/firecracker/fcapi"
+	"github.com/smolvm/smolvm/internal/engine/firecracker/rundir"
 	"github.com/smolvm/smolvm/internal/engine/kvm"
 	"github.com/smolvm/smolvm/internal/engine/monitor"
+	"github.com/smolvm/smolvm/internal/engine/snapshot"
 	"github.com/smolvm/smolvm/internal/guest/link"
 	"github.com/smolvm/smolvm/internal/sys/child"
 	"github.com/smolvm/smolvm/internal/sys/launch"
@@ -33,22 +34,45 @@ const (
 )
 
 // Start implements engine.Engine.
-func (e *Engine) Start(ctx context.Context, spec engine.Spec) (_ engine.Machine, err error) {
+func (e *Engine) Start(ctx context.Context, spec engine.Spec) (engine.Machine, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
+	return e.start(ctx, &spec, "")
+}
+
+// Restore implements engine.Restorer.
+func (e *Engine) Restore(ctx context.Context, spec engine.Spec, dir string) (engine.Machine, error) {
+	if err := spec.ValidateRestore(); err != nil {
+		return nil, err
+	}
+	spec.Kernel, spec.Initrd, spec.Cmdline = nil, nil, "" // they are in the memory
+	return e.start(ctx, &spec, dir)
+}
+
+// start starts a monitor and what it is to run: spec, or the snapshot in dir.
+func (e *Engine) start(ctx context.Context, spec *engine.Spec, dir string) (_ engine.Machine, err error) {
 	caps, err := e.Probe(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := possible(caps, &spec); err != nil {
+	if err := possible(caps, spec); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, errdefs.Timeout.Errorf("start Firecracker: %w", err)
 	}
-	s := &starting{spec: &spec, caps: caps, log: &tail.Buffer{}}
+	s := &starting{spec: spec, caps: caps, libraries: e.programs.Libraries(caps.Path), log: &tail.Buffer{}, before: e.before}
 	defer s.theirs.Run() // what only the monitor needs
+	if dir != "" {
+		if s.from, err = snapshot.Open(dir); err != nil {
+			return nil, err
+		}
+		s.theirs.Add(s.from.Close)
+		if err := s.from.Fits(spec, name, caps.Version); err != nil {
+			return nil, err
+		}
+	}
 	defer func() {
 		if err != nil {
 			s.ours.Run()
@@ -82,24 +106,33 @@ func possible(caps engine.Caps, spec *engine.Spec) error {
 
 // starting collects what a monitor is given.
 type starting struct {
-	spec *engine.Spec
-	caps engine.Caps
+	spec   *engine.Spec
+	caps   engine.Caps
+	from   *snapshot.Snapshot            // what it goes on from; nil: it boots
+	before func(pid int, request string) // of each call, for tests; may be nil
+
+	libraries monitor.Libraries // none for a released program
 
 	files  []*os.File // the monitor's, from launch.FirstFile on
-	kernel int
-	initrd int // 0: none
+	kernel int        // 0: none
+	initrd int        // 0: none
 	drives []int
 	logFD  int
 	meters int
 
 	tap     int      // which of files the card's other end comes over
 	card    net.Conn // our end of that
-	dir     *runDir
+	dir     *rundir.Dir
 	console *os.File // our ends
 	logs    *os.File
 	metrics *os.File
 	stdout  *os.File // the console's other end
 	log     *tail.Buffer
+
+	record  snapshot.Record
+	scratch scratch
+	state   int // of the snapshot that it goes on from
+	memory  int
 
 	ours, theirs undo.Stack
 	owned        undo.Stack // what the monitor owns while it lives
@@ -112,22 +145,27 @@ func (s *starting) give(f *os.File) int {
 }
 
 // open makes and numbers what the monitor inherits. It has no way to take a descriptor, so that it opens each again, by
-// /proc/self/fd.
+// /proc/self/fd. The drives come first: their numbers are in its snapshots, and must be the same in all that go on from one.
 func (s *starting) open() (err error) {
-	if s.dir, err = makeRunDir(s.spec.AgentPath, s.spec.UID); err != nil {
+	if s.dir, err = rundir.Make(s.spec.AgentPath, s.spec.UID); err != nil {
 		return fmt.Errorf("a directory for its sockets: %w", err)
 	}
-	s.ours.Add(s.dir.remove)
+	s.ours.Add(s.dir.Remove)
 	s.ours.Add(s.owned.Run)
-	s.kernel = s.give(s.spec.Kernel)
-	if s.spec.Initrd != nil {
-		s.initrd = s.give(s.spec.Initrd)
-	}
 	for _, d := range s.spec.Drives {
 		if err := s.own(d.File, d.ReadOnly); err != nil {
 			return fmt.Errorf("drive %s: %w", d.ID, err)
 		}
 		s.drives = append(s.drives, s.give(d.File))
+	}
+	if s.spec.Kernel != nil {
+		s.kernel = s.give(s.spec.Kernel)
+	}
+	if s.spec.Initrd != nil {
+		s.initrd = s.give(s.spec.Initrd)
+	}
+	if err := s.snapshots(); err != nil {
+		return err
 	}
 	if s.logs, s.logFD, err = s.pipe("log"); err != nil {
 		return err
@@ -228,20 +266,22 @@ func (s *starting) pipe(name string) (mine *os.File, number int, err error) {
 // plan says what the monitor is, and what it can still reach by path.
 func (s *starting) plan() (launch.Plan, error) {
 	p := launch.Plan{
-		Program: s.caps.Path, Env: child.Environ(), Files: s.files, UID: s.spec.UID, WorkDir: s.dir.path,
+		Program: s.caps.Path, Env: child.Environ(), Files: s.files, UID: s.spec.UID, WorkDir: s.dir.Path,
 		Args: []string{
-			"--api-sock", apiSocket, "--level", "Info",
+			"--api-sock", rundir.APISocket, "--level", "Info",
 			"--log-path", fdPath(s.logFD), "--metrics-path", fdPath(s.meters),
 		},
-		// The released program is static; one of a distribution may need its libraries.
-		ReadDirs:   []string{"/usr/lib", "/usr/lib64", "/lib", "/lib64", filepath.Join(filepath.Dir(filepath.Dir(s.caps.Path)), "lib")},
-		ReadFiles:  []string{"/etc/ld.so.cache", fdPath(s.kernel)},
-		WriteFiles: []string{"/dev/null"},
+		Root:       true,
+		ReadDirs:   s.libraries.Dirs,
+		ReadFiles:  append([]string{"/etc/ld.so.cache"}, s.libraries.Files...),
+		WriteFiles: []string{"/dev/null", fdPath(s.scratch.stateFD), fdPath(s.scratch.memoryFD)},
 		Devices:    []string{kvm.Device},
-		MaxFiles:   maxFiles, MaxFileBytes: s.spec.MaxFileBytes,
+		MaxFiles:   maxFiles, MaxFileBytes: s.maxFileBytes(),
 	}
-	if s.initrd != 0 {
-		p.ReadFiles = append(p.ReadFiles, fdPath(s.initrd))
+	for _, n := range []int{s.kernel, s.initrd, s.state, s.memory} {
+		if n != 0 {
+			p.ReadFiles = append(p.ReadFiles, fdPath(n))
+		}
 	}
 	for i, d := range s.spec.Drives {
 		if d.ReadOnly {
@@ -272,26 +312,35 @@ func (s *starting) run(ctx context.Context, e *Engine) (*machine, error) {
 	}
 	taken := s.take()
 	s.theirs.Run()
+	if s.record, err = snapshot.Of(s.spec, p.Record); err != nil {
+		p.Child.Kill()
+		return nil, err
+	}
 	m := newMachine(s, p, e.opts.Log)
 	s.ours.Release() // the machine has it all, and gives it back at its end
 	err = taken
-	var api *socket
+	var api *rundir.Socket
 	if err == nil {
-		api, err = s.dir.socket(ctx, p.Child.Done(), apiSocket)
+		api, err = s.dir.Socket(ctx, p.Child.Done(), rundir.APISocket)
 	}
 	if err == nil {
 		m.sockets = append(m.sockets, api)
-		err = api.listens(ctx, p.Child.Done())
+		err = api.Listens(ctx, p.Child.Done())
 	}
 	if err == nil {
-		m.api = fcapi.New(api.dial)
-		err = s.configure(ctx, m.api)
-	}
-	if err == nil {
-		if m.vsock, err = s.dir.socket(ctx, p.Child.Done(), vsockSocket); err == nil {
-			m.sockets = append(m.sockets, m.vsock)
-			err = m.api.Start(ctx)
+		m.api = fcapi.New(api.Dial)
+		if s.before != nil {
+			m.api.Before = func(request string) { s.before(p.Child.PID(), request) }
 		}
+		err = s.tell(ctx, m.api)
+	}
+	if err == nil {
+		if m.vsock, err = s.dir.Socket(ctx, p.Child.Done(), rundir.VsockSocket); err == nil {
+			m.sockets = append(m.sockets, m.vsock)
+		}
+	}
+	if err == nil && s.from == nil {
+		err = m.api.Start(ctx)
 	}
 	if err != nil {
 		class := errdefs.ClassOf(err)
@@ -332,8 +381,8 @@ func (p process) words(n int) string {
 	return strings.TrimSpace(p.log.Lines(n) + "\n" + p.Stderr.Lines(n))
 }
 
-// configure tells the monitor what to run. The order of the calls is Firecracker's: the machine first, then its devices.
-func (s *starting) configure(ctx context.Context, api *fcapi.Client) error {
+// tell tells the monitor what to run.
+func (s *starting) tell(ctx context.Context, api *fcapi.Client) error {
 	v, err := api.Version(ctx)
 	if err != nil {
 		return err
@@ -341,6 +390,14 @@ func (s *starting) configure(ctx context.Context, api *fcapi.Client) error {
 	if v.String() != s.caps.Version {
 		return errdefs.Engine.Errorf("the program said that it is %s, and its API that it is %s", s.caps.Version, v)
 	}
+	if s.from != nil {
+		return s.load(ctx, api)
+	}
+	return s.configure(ctx, api, fcapi.FeaturesOf(v))
+}
+
+// configure makes the machine. The order of the calls is Firecracker's: the machine first, then its devices.
+func (s *starting) configure(ctx context.Context, api *fcapi.Client, has fcapi.Features) error {
 	if err := api.Machine(ctx, fcapi.MachineConfig{CPUs: s.spec.CPUs, MemoryMiB: s.spec.MemoryMiB}); err != nil {
 		return err
 	}
@@ -359,7 +416,7 @@ func (s *starting) configure(ctx context.Context, api *fcapi.Client) error {
 	}
 	if n := s.spec.NIC; n != nil {
 		card := fcapi.NetworkInterface{ID: "eth0", HostDevice: tapName, MAC: n.MAC.String()}
-		if fcapi.FeaturesOf(v).MTU {
+		if has.MTU {
 			card.MTU = n.MTU
 		}
 		if err := api.Network(ctx, card); err != nil {
@@ -367,7 +424,7 @@ func (s *starting) configure(ctx context.Context, api *fcapi.Client) error {
 		}
 	}
 	// Each guest has its own device, whose number says nothing: all may have the same.
-	if err := api.Vsock(ctx, fcapi.Vsock{CID: link.GuestCID, Path: vsockSocket}); err != nil {
+	if err := api.Vsock(ctx, fcapi.Vsock{CID: link.GuestCID, Path: rundir.VsockSocket}); err != nil {
 		return err
 	}
 	return api.Entropy(ctx)

@@ -37,8 +37,10 @@ func missing(device string) (why, remedy string) {
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return device + " does not exist", "enable virtualisation in the firmware (or nested virtualisation), then: modprobe kvm_intel or kvm_amd"
+	case errors.Is(err, os.ErrPermission):
+		return denied(device)
 	case err != nil:
-		return fmt.Sprintf("%v", err), "usermod -aG kvm $USER, then log in again"
+		return err.Error(), "modprobe kvm_intel or kvm_amd"
 	}
 	defer func() { _ = f.Close() }()
 	v, err := unix.IoctlRetInt(int(f.Fd()), getAPIVersion) //nolint:gosec // a descriptor is small
@@ -47,7 +49,7 @@ func missing(device string) (why, remedy string) {
 	}
 	if launch.IsRoot() {
 		if _, err := group(device); err != nil {
-			return err.Error(), fmt.Sprintf("chgrp kvm %s && chmod 0660 %s", device, device)
+			return err.Error(), openToGroup(device)
 		}
 	}
 	return "", ""
@@ -79,7 +81,10 @@ func TAPMissing() (why, remedy string) {
 	case errors.Is(err, os.ErrNotExist):
 		return "its network card needs " + launch.TunDevice + ", which does not exist", "modprobe tun"
 	case err != nil:
-		return fmt.Sprintf("its network card needs %s: %v", launch.TunDevice, err), "chmod 0666 " + launch.TunDevice
+		return fmt.Sprintf("its network card needs %s: %v", launch.TunDevice, err), "sudo chmod 0666 " + launch.TunDevice
+	}
+	if setting := launch.ForbiddenBy(); setting != "" && !launch.IsRoot() {
+		return "its network card needs a network namespace, which this host lets only root make", setting
 	}
 	return "", ""
 }

@@ -36,13 +36,14 @@ func (p Process) Said(err error) error {
 // is nil. h is its record, but for what only its start shows.
 func Launch(ctx context.Context, plan launch.Plan, stdout io.Writer, h engine.Handle) (Process, error) {
 	p, report, err := try(ctx, plan, stdout)
-	if err != nil && launch.Refused(err) {
-		// Namespaces may not be had here; the report says so, and the VM shows it.
-		plan.Refused = err.Error()
+	for err != nil {
+		// Where namespaces may not be had the report says so, and the VM shows it.
+		less, ok := plan.Lesser(err)
+		if !ok {
+			return Process{}, err
+		}
+		plan = less
 		p, report, err = try(ctx, plan, stdout)
-	}
-	if err != nil {
-		return Process{}, err
 	}
 	ticks, err := pidfd.StartTicks(p.Child.PID())
 	if err != nil && !errors.Is(err, pidfd.ErrGone) {

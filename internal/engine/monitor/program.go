@@ -40,6 +40,8 @@ type Program[V any] struct {
 	Path    string // absolute, of the file itself
 	Version V
 	Build   string // changes whenever the file does
+
+	Libraries Libraries
 }
 
 // Find finds the program called want, a path or a name to look for in PATH, and what it is.
@@ -55,6 +57,13 @@ func (p *Programs[V]) Find(ctx context.Context, want string) (Program[V], error)
 		return Program[V]{}, errdefs.Host.Errorf("find %s: %w", want, err).WithRemedy("%s", p.Remedy)
 	}
 	return p.look(ctx, path)
+}
+
+// Libraries are those of a program that was found.
+func (p *Programs[V]) Libraries(path string) Libraries {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.known[path].Libraries
 }
 
 // look asks the program for its version, once for as long as the file is the same.
@@ -80,17 +89,20 @@ func (p *Programs[V]) look(ctx context.Context, path string) (Program[V], error)
 }
 
 func (p *Programs[V]) ask(ctx context.Context, path string, info fs.FileInfo) (Program[V], error) {
+	libraries := make(chan Libraries, 1)
+	go func() { libraries <- linked(ctx, path) }()
 	said, err := Ask(ctx, path)
+	found := Program[V]{Path: path, Libraries: <-libraries}
 	if err != nil {
-		return Program[V]{}, err
+		return found, err
 	}
-	v, err := p.Parse(said)
-	if err != nil {
-		return Program[V]{}, fmt.Errorf("%s: %w", path, err)
+	if found.Version, err = p.Parse(said); err != nil {
+		return found, fmt.Errorf("%s: %w", path, err)
 	}
 	// What it says may name a distribution's package; size and time tell a build of one's own.
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%d\n%d", path, said, info.Size(), info.ModTime().UnixNano()))
-	return Program[V]{Path: path, Version: v, Build: hex.EncodeToString(sum[:8])}, nil
+	found.Build = hex.EncodeToString(sum[:8])
+	return found, nil
 }
 
 // Ask returns what the program at path says to --version.

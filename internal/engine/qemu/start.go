@@ -44,7 +44,7 @@ func (e *Engine) Start(ctx context.Context, spec engine.Spec) (_ engine.Machine,
 	if err != nil {
 		return nil, err
 	}
-	s := &starting{spec: &spec, caps: caps}
+	s := &starting{spec: &spec, caps: caps, libraries: e.programs.Libraries(caps.Path)}
 	defer s.theirs.Run() // what only the monitor needs
 	defer func() {
 		if err != nil {
@@ -102,6 +102,8 @@ func (e *Engine) tscKHz(ctx context.Context, accel string) (khz uint64, err erro
 type starting struct {
 	spec *engine.Spec
 	caps engine.Caps
+
+	libraries monitor.Libraries
 
 	files   []*os.File // the monitor's, from launch.FirstFile on
 	fds     fds
@@ -181,12 +183,9 @@ func (s *starting) pair(name string) (net.Conn, int, error) {
 func (s *starting) plan(khz uint64) (launch.Plan, error) {
 	prefix := filepath.Dir(filepath.Dir(s.caps.Path)) // QEMU looks for its firmware beside its program first
 	p := launch.Plan{
-		Program: s.caps.Path, Args: argv(s.spec, s.fds, khz), Env: child.Environ(), Files: s.files, UID: s.spec.UID,
-		ReadDirs: []string{
-			"/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share/qemu", "/usr/share/seabios",
-			filepath.Join(prefix, "share/qemu"), filepath.Join(prefix, "lib"),
-		},
-		ReadFiles:  []string{"/etc/ld.so.cache", fdPath(s.fds.kernel)},
+		Program: s.caps.Path, Args: argv(s.spec, s.fds, khz), Env: child.Environ(), Files: s.files, UID: s.spec.UID, Root: true,
+		ReadDirs:   append([]string{"/usr/share/qemu", "/usr/share/seabios", filepath.Join(prefix, "share/qemu"), filepath.Join(prefix, "share/seabios")}, s.libraries.Dirs...),
+		ReadFiles:  slices.Concat([]string{"/etc/ld.so.cache", fdPath(s.fds.kernel)}, s.libraries.Files, modules(prefix)),
 		WriteFiles: []string{"/dev/null"},
 		MaxFiles:   maxFiles, MaxFileBytes: s.spec.MaxFileBytes,
 	}
@@ -208,6 +207,17 @@ func (s *starting) plan(khz uint64) (launch.Plan, error) {
 		p.Groups = groups
 	}
 	return p, nil
+}
+
+// modules are the parts of accelerators that a distribution's QEMU loads when it runs.
+func modules(prefix string) (files []string) {
+	for _, dir := range []string{"lib", "lib64", "lib/*"} {
+		found, err := filepath.Glob(filepath.Join(prefix, dir, "qemu/accel-*.so"))
+		if err == nil { // else the prefix is no pattern
+			files = append(files, found...)
+		}
+	}
+	return files
 }
 
 // launch starts the monitor and returns once the launcher has become it.

@@ -254,7 +254,7 @@ func TestVMCoreConfined(t *testing.T) {
 			t.Errorf("/proc/PID/status lacks %q:\n%s", want, status)
 		}
 	}
-	for _, c := range []string{"netns", "seccomp", "no-new-privs"} {
+	for _, c := range []string{"root", "mntns", "pidns", "netns", "seccomp", "no capabilities", "no-new-privs"} {
 		if !slices.Contains(h.Confinement, c) {
 			t.Errorf("%s is not in force: %v, %v", c, h.Confinement, h.Unconfined)
 		}

@@ -20,8 +20,10 @@ import (
 type System interface {
 	// Configure makes the guest who it is to be. The runner is what commands run by from then on.
 	Configure(c *proto.ConfigureRequest) (diskBytes int64, r *command.Runner, err error)
-	// Resumed gives a restored guest its new time, randomness and identity.
+	// Resumed gives a restored guest its new time, randomness and identity. No command runs meanwhile.
 	Resumed(r *proto.ResumedRequest) error
+	// Awake is called when they run again, and waits for what had to begin anew.
+	Awake() error
 	// Shutdown writes the file systems back; no command runs any more.
 	Shutdown()
 }

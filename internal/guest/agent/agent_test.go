@@ -28,8 +28,8 @@ import (
 
 // system is a machine of which only the calls are seen.
 type system struct {
-	configured, resumed, down atomic.Int32
-	fail                      error
+	configured, resumed, awake, down atomic.Int32
+	fail, sleepy                     error
 }
 
 func (s *system) Configure(*proto.ConfigureRequest) (int64, *command.Runner, error) {
@@ -40,6 +40,11 @@ func (s *system) Configure(*proto.ConfigureRequest) (int64, *command.Runner, err
 func (s *system) Resumed(*proto.ResumedRequest) error {
 	s.resumed.Add(1)
 	return s.fail
+}
+
+func (s *system) Awake() error {
+	s.awake.Add(1)
+	return s.sleepy
 }
 
 func (s *system) Shutdown() { s.down.Add(1) }
@@ -217,7 +222,17 @@ func TestNewEpoch(t *testing.T) {
 	if _, err := g.Stat(t.Context(), "/", false); !errdefs.Is(err, errdefs.WrongState) {
 		t.Errorf("stat after a failed Resumed: %v", err)
 	}
-	g.sys.fail = nil
+	if n := g.sys.awake.Load(); n != 0 {
+		t.Errorf("commands went on %d times after a failure", n)
+	}
+	g.sys.fail, g.sys.sleepy = nil, errors.New("no SSH service")
+	if err := g.Resumed(t.Context(), &proto.ResumedRequest{Epoch: 2}); err == nil || !strings.Contains(err.Error(), "no SSH service") {
+		t.Errorf("Resumed hides what did not begin anew: %v", err)
+	}
+	if _, err := g.Stat(t.Context(), "/", false); !errdefs.Is(err, errdefs.WrongState) {
+		t.Errorf("stat after a half Resumed: %v", err)
+	}
+	g.sys.sleepy = nil
 	if err := g.Resumed(t.Context(), &proto.ResumedRequest{Epoch: 2}); err != nil {
 		t.Fatal(err)
 	}
@@ -226,6 +241,41 @@ func TestNewEpoch(t *testing.T) {
 	}
 	if err := g.Resumed(t.Context(), &proto.ResumedRequest{Epoch: 2}); !errdefs.Is(err, errdefs.WrongState) {
 		t.Errorf("Resumed without an announcement: %v", err)
+	}
+}
+
+// TestSnapshotEpochs: a guest that was stopped for a snapshot goes on as itself, and its clone, which was stopped with it, as another.
+func TestSnapshotEpochs(t *testing.T) {
+	g := ready(t)
+	if err := g.Quiesce(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Quiesce(t.Context(), 0); err != nil { // it stands still as it is
+		t.Errorf("a second time: %v", err)
+	}
+	if _, err := g.Stat(t.Context(), "/", false); !errdefs.Is(err, errdefs.WrongState) {
+		t.Errorf("stat meanwhile: %v", err)
+	}
+	_ = g.Close() // no stream outlives a restore
+	req := &proto.ResumedRequest{Epoch: 2, Seed: make([]byte, 64)}
+	again, err := client.Awaken(t.Context(), g.dial, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = again.Close() }()
+	if _, err := again.Stat(t.Context(), "/", false); err != nil {
+		t.Error(err)
+	}
+	if g.sys.resumed.Load() != 1 || g.sys.awake.Load() != 1 {
+		t.Errorf("resumed %d times, awake %d times", g.sys.resumed.Load(), g.sys.awake.Load())
+	}
+	if err := again.Quiesce(t.Context(), 2); !errdefs.Is(err, errdefs.WrongState) {
+		t.Errorf("in an epoch that has begun: %v", err)
+	}
+	g.sys.fail = errors.New("no clock")
+	_ = again.Close()
+	if c, err := client.Awaken(t.Context(), g.dial, &proto.ResumedRequest{Epoch: 3}); c != nil || err == nil || !strings.Contains(err.Error(), "no clock") {
+		t.Errorf("a guest that did not become another: %v, %v", c, err)
 	}
 }
 

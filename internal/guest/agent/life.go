@@ -97,18 +97,31 @@ func (a *Agent) Resumed(_ context.Context, req *connect.Request[proto.ResumedReq
 		return nil, connect.NewError(connect.CodeFailedPrecondition,
 			fmt.Errorf("epoch %d was not announced, this is %d", epoch, a.epoch))
 	}
-	if a.opts.System != nil {
-		if err := a.opts.System.Resumed(req.Msg); err != nil {
-			return nil, internal(err)
-		}
-	}
-	if a.runner != nil {
-		if err := a.runner.Thaw(); err != nil {
-			return nil, internal(err)
-		}
+	if err := a.resume(req.Msg); err != nil {
+		return nil, internal(err)
 	}
 	a.epoch, a.pending = epoch, false
 	return connect.NewResponse(&proto.ResumedResponse{Epoch: epoch}), nil
+}
+
+// resume makes the guest who it is now. Where that fails everything stands still again.
+func (a *Agent) resume(m *proto.ResumedRequest) error {
+	if a.opts.System != nil {
+		if err := a.opts.System.Resumed(m); err != nil {
+			return err
+		}
+	}
+	if a.runner == nil {
+		return nil
+	}
+	err := a.runner.Thaw()
+	if err == nil && a.opts.System != nil {
+		err = a.opts.System.Awake()
+	}
+	if err != nil {
+		return errors.Join(err, a.runner.Freeze())
+	}
+	return nil
 }
 
 // Ping gives back what it got.

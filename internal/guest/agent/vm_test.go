@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -373,9 +374,17 @@ func testVMEpoch(t *testing.T, m *machine) {
 		}
 		return st.GetSize()
 	}
-	h, err := m.Announce(t.Context(), 1)
-	if err != nil || !h.GetResumePending() {
-		t.Fatalf("%v, %v", h, err)
+	// An SSH service, and the key that it shows.
+	m.want(t, "mkdir -p -m 755 /run/sshd; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key; install -m 600 /dev/null /etc/ssh/ssh_host_rsa_key", "")
+	m.want(t, "/usr/sbin/sshd 2>&1; for i in $(seq 100); do [ -s /run/sshd.pid ] && exit; sleep 0.1; done; exit 1", "")
+	const shown = "ssh-keyscan -t ed25519 127.0.0.1 2>/dev/null | sed -n 's/^127.0.0.1 //p'"
+	former := m.run(t, sh(shown)).stdout
+	before, err := m.Stat(t.Context(), file, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Quiesce(t.Context(), 1); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := m.Stat(t.Context(), file, false); !errdefs.Is(err, errdefs.WrongState) {
 		t.Errorf("Stat before Resumed: %v", err)
@@ -383,17 +392,30 @@ func testVMEpoch(t *testing.T, m *machine) {
 	time.Sleep(time.Second)
 	id := identity("third")
 	clock := time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)
-	err = m.Resumed(t.Context(), &proto.ResumedRequest{
-		Epoch: 1, WallClockNs: clock.UnixNano(), Seed: id.GetSeed(), Identity: id.GetIdentity(),
-	})
-	if err != nil {
+	req := &proto.ResumedRequest{Epoch: 1, WallClockNs: clock.UnixNano(), Seed: id.GetSeed(), Identity: id.GetIdentity()}
+	for name, half := range map[string]*proto.ResumedRequest{
+		"no seed":     {Epoch: 1, WallClockNs: clock.UnixNano(), Identity: id.GetIdentity()},
+		"no identity": {Epoch: 1, WallClockNs: clock.UnixNano(), Seed: id.GetSeed()},
+		"half of one": {Epoch: 1, WallClockNs: clock.UnixNano(), Seed: id.GetSeed(), Identity: &proto.Identity{Hostname: "x"}},
+		"no time":     {Epoch: 1, Seed: id.GetSeed(), Identity: id.GetIdentity()},
+	} {
+		if err := m.Resumed(t.Context(), half); err == nil {
+			t.Errorf("%s: the guest goes on", name)
+		}
+	}
+	if err := m.Resumed(t.Context(), req); err != nil {
 		t.Fatal(err)
 	}
-	first := size()
-	if first > 20 {
-		t.Errorf("commands ran on before Resumed: %d ticks", first)
+	if n := size() - before.GetSize(); n > 15 {
+		t.Errorf("commands ran on before Resumed: %d ticks", n)
 	}
 	m.want(t, "hostname; date -u +%Y-%m-%d; pkill -f 'tick[s]'", "third\n2031-05-06\n")
+	m.want(t, "cat /etc/machine-id; ls /etc/ssh/ssh_host_*", hex.EncodeToString(id.GetIdentity().GetMachineId())+"\n/etc/ssh/ssh_host_ed25519_key\n/etc/ssh/ssh_host_ed25519_key.pub\n")
+	now := m.run(t, sh(shown)).stdout
+	if now == former || now == "" || former == "" || !strings.HasPrefix(m.run(t, sh("cat /etc/ssh/ssh_host_ed25519_key.pub")).stdout, strings.TrimSpace(now)) {
+		t.Errorf("the SSH service shows %q, and before it was %q", now, former)
+	}
+	m.want(t, "kill $(cat /run/sshd.pid)", "")
 }
 
 func testFullDisk(t *testing.T, m *machine) {

@@ -1,7 +1,7 @@
 // Package client is the host's end of the protocol with the agent in a guest. The guest is hostile: everything that comes
 // from it is bounded, and its answers are checked before they are believed.
 //
-// Layer: guest. It may import guest/proto, guest/tunnel and errdefs.
+// Layer: guest. It may import guest/proto, guest/tunnel, internal/sys and errdefs.
 package client
 
 import (
@@ -9,13 +9,13 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"connectrpc.com/connect"
 
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/guest/proto"
+	"github.com/smolvm/smolvm/internal/sys/hangup"
 )
 
 // Dialer gives a fresh stream to the agent.
@@ -24,7 +24,7 @@ type Dialer func(ctx context.Context) (net.Conn, error)
 // Client talks to one agent over one stream. It is safe for concurrent use. When the stream is gone, every call fails with
 // class unavailable, and New makes another.
 type Client struct {
-	conn  *watched
+	conn  *hangup.Conn
 	http  *http.ClientConn
 	rpc   proto.AgentClient
 	hello *proto.HelloResponse
@@ -44,7 +44,7 @@ func New(ctx context.Context, dial Dialer) (_ *Client, err error) {
 	if err != nil {
 		return nil, classify(ctx, "reach the guest", err)
 	}
-	c := &Client{conn: &watched{Conn: raw, gone: make(chan struct{})}, gate: make(chan struct{}, portWriters), portTime: portTime}
+	c := &Client{conn: hangup.Watch(raw), gate: make(chan struct{}, portWriters), portTime: portTime}
 	defer func() {
 		if err != nil {
 			_ = c.Close()
@@ -77,33 +77,11 @@ type doer struct{ conn *http.ClientConn }
 
 func (d doer) Do(r *http.Request) (*http.Response, error) { return d.conn.RoundTrip(r) }
 
-// watched tells when the stream is gone.
-type watched struct {
-	net.Conn
-	once sync.Once
-	gone chan struct{}
-}
-
-func (w *watched) end() { w.once.Do(func() { close(w.gone) }) }
-
-func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.Conn.Read(p)
-	if err != nil {
-		w.end()
-	}
-	return n, err
-}
-
-func (w *watched) Close() error {
-	w.end()
-	return w.Conn.Close()
-}
-
 // Hello is what the agent said of itself.
 func (c *Client) Hello() *proto.HelloResponse { return c.hello }
 
 // Gone is closed when the stream has ended.
-func (c *Client) Gone() <-chan struct{} { return c.conn.gone }
+func (c *Client) Gone() <-chan struct{} { return c.conn.Gone() }
 
 // Close ends the stream.
 func (c *Client) Close() error {
@@ -142,7 +120,7 @@ func unary[Req, Res any](ctx context.Context, c *Client, what string,
 
 func (c *Client) classify(ctx context.Context, what string, err error) error {
 	select {
-	case <-c.conn.gone:
+	case <-c.conn.Gone():
 		if ctx.Err() == nil && !connect.IsWireError(err) {
 			return errdefs.Unavailable.Errorf("%s: the link to the guest is gone: %w", what, err)
 		}

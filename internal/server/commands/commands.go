@@ -46,8 +46,8 @@ type Guest interface {
 
 // Routes adds the operations.
 type Routes struct {
-	// Connect returns the way into a running VM, and what gives it back.
-	Connect func(ctx context.Context, id string) (Guest, func(), error)
+	// On calls f with the way into a running VM, and again where the first call of it was not sent.
+	On func(ctx context.Context, id string, f func(Guest) error) error
 	// Sockets counts the connections that the HTTP server does not know any more.
 	Sockets *sync.WaitGroup
 }
@@ -67,22 +67,12 @@ func (r Routes) Register(to huma.API) {
 	r.registerProcesses(to)
 }
 
-// on calls f with the way into a VM, and once more on a fresh connection where the supervisor saw nothing of the first call.
+// on calls f with the way into a VM.
 func (r Routes) on(ctx context.Context, vm web.VM, f func(Guest) error) error {
 	if err := vm.Check(); err != nil {
 		return err
 	}
-	for again := false; ; again = true {
-		g, release, err := r.Connect(ctx, vm.ID)
-		if err != nil {
-			return err
-		}
-		err = f(g)
-		release()
-		if again || !lifecycle.Unsent(err) {
-			return err
-		}
-	}
+	return r.On(ctx, vm.ID, f)
 }
 
 type execInput struct {

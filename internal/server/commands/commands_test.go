@@ -101,7 +101,7 @@ func serve(t *testing.T, g Guest) front {
 	config.CreateHooks = nil
 	config.FieldsOptionalByDefault, config.RejectUnknownQueryParameters = true, true
 	var sockets sync.WaitGroup
-	Routes{Sockets: &sockets, Connect: func(context.Context, string) (Guest, func(), error) { return g, func() {}, nil }}.Register(humago.New(mux, config))
+	Routes{Sockets: &sockets, On: func(_ context.Context, _ string, f func(Guest) error) error { return f(g) }}.Register(humago.New(mux, config))
 	stopping := make(chan struct{})
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mux.ServeHTTP(w, r.WithContext(web.WithStop(r.Context(), stopping)))

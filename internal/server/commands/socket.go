@@ -26,7 +26,9 @@ const (
 	// A client on another host that takes nothing and answers no ping for so long is gone. One of this host is there as long as
 	// its connection is: it may be a program whose reader is busy.
 	silence = 2 * time.Minute
-	waiting = 64 // signals and sizes that wait for their turn
+	// How long a message that is being written may take when the end has come from us.
+	lastWord = time.Second
+	waiting  = 64 // signals and sizes that wait for their turn
 )
 
 // Upgrading is what a request for a WebSocket brings.
@@ -53,6 +55,7 @@ type socket struct {
 	net      net.Conn
 	remote   bool
 	ctx      context.Context //nolint:containedctx // until the client is gone, or the server stops
+	out      context.Context //nolint:containedctx // of what is written: its end closes the connection in the middle of a message
 	gone     context.CancelCauseFunc
 	end      context.CancelFunc
 	controls chan api.StreamInput
@@ -104,6 +107,15 @@ func (r Routes) accept(ctx context.Context, a *web.Answer) *socket {
 	s := &socket{ws: ws, net: seen.conn, remote: web.PeerOf(ctx).Remote, controls: make(chan api.StreamInput, waiting)}
 	ctx, s.end = untilStopped(ctx, streamGrace)
 	s.ctx, s.gone = context.WithCancelCause(ctx)
+	out, cut := context.WithCancel(context.WithoutCancel(ctx))
+	s.out = out
+	context.AfterFunc(s.ctx, func() {
+		if !errors.Is(context.Cause(s.ctx), errGone) { // a message may be under way, and the last word is to follow it
+			time.AfterFunc(lastWord, cut)
+			return
+		}
+		cut()
+	})
 	r.Sockets.Add(1)
 	if s.remote {
 		go s.ping()
@@ -257,7 +269,7 @@ func (s *socket) first(req *api.ExecRequest) error {
 
 // send writes a message. A client that does not read is waited for, and the command with it.
 func (s *socket) send(kind websocket.MessageType, p []byte) error {
-	ctx := s.ctx
+	ctx := s.out
 	if s.remote {
 		limited, cancel := context.WithTimeout(ctx, silence)
 		defer cancel()
@@ -295,7 +307,7 @@ func (s *socket) finish(r Routes, what string, v any, err error) {
 		// The last word may follow the end of ctx: the server stops, or the client made a mistake.
 		last, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), silence)
 		told := *s
-		told.ctx = last
+		told.out = last
 		told.tell(what, v)
 		cancel()
 		_ = s.ws.Close(code, reason)

@@ -15,7 +15,6 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
-	"github.com/smolvm/smolvm/internal/lifecycle"
 	"github.com/smolvm/smolvm/internal/server/web"
 )
 
@@ -50,8 +49,8 @@ type Guest interface {
 
 // Routes adds the operations.
 type Routes struct {
-	// Connect returns the way into a running VM, and what gives it back.
-	Connect func(ctx context.Context, id string) (Guest, func(), error)
+	// On calls f with the way into a running VM.
+	On func(ctx context.Context, id string, f func(Guest) error) error
 }
 
 const (
@@ -98,17 +97,7 @@ func (r Routes) on(ctx context.Context, vm web.VM, f func(Guest) error, paths ..
 			return errdefs.Invalid.Errorf("path: %q is not absolute, or has a NUL byte", p)
 		}
 	}
-	for again := false; ; again = true {
-		g, done, err := r.Connect(ctx, vm.ID)
-		if err != nil {
-			return err
-		}
-		err = f(g)
-		done()
-		if again || !lifecycle.Unsent(err) {
-			return err
-		}
-	}
+	return r.On(ctx, vm.ID, f)
 }
 
 func (r Routes) stat(ctx context.Context, in *struct {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
-	"github.com/smolvm/smolvm/internal/lifecycle"
 	"github.com/smolvm/smolvm/internal/server/web"
 )
 
@@ -44,8 +43,8 @@ type Waiter interface {
 // Routes adds the operations.
 type Routes struct {
 	VMs VMs
-	// Connect returns the way into a running VM, and what gives it back.
-	Connect func(ctx context.Context, id string) (Waiter, func(), error)
+	// On calls f with the way into a running VM.
+	On func(ctx context.Context, id string, f func(Waiter) error) error
 }
 
 const (
@@ -191,18 +190,11 @@ func (r Routes) wait(ctx context.Context, in *struct {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errdefs.Timeout.Errorf("nothing in %s listens on port %d after %s", in.ID, in.Body.Port, limit))
 	defer cancel()
-	for again := false; ; again = true {
-		g, done, err := r.Connect(ctx, in.ID)
-		if err != nil {
-			return nil, err
-		}
-		err = g.WaitPort(ctx, in.Body.Port)
-		done()
+	return nil, r.On(ctx, in.ID, func(g Waiter) error {
+		err := g.WaitPort(ctx, in.Body.Port)
 		if err != nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		if again || !lifecycle.Unsent(err) {
-			return nil, err
-		}
-	}
+		return err
+	})
 }

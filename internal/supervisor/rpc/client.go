@@ -9,16 +9,16 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/sys/hangup"
 	"github.com/smolvm/smolvm/internal/sys/sockpath"
 )
 
 // Client talks to one supervisor over one connection. It is safe for concurrent use.
 type Client struct {
-	conn  *watched
+	conn  *hangup.Conn
 	http  *http.ClientConn
 	hello Hello
 }
@@ -37,7 +37,7 @@ func Dial(ctx context.Context, dir, name string) (_ *Client, err error) {
 	if err != nil {
 		return nil, errdefs.Unavailable.Errorf("reach the supervisor: %w", err)
 	}
-	c := &Client{conn: &watched{Conn: conn, gone: make(chan struct{})}}
+	c := &Client{conn: hangup.Watch(conn)}
 	defer func() {
 		if err != nil {
 			_ = c.Close()
@@ -62,38 +62,14 @@ func Dial(ctx context.Context, dir, name string) (_ *Client, err error) {
 // Hello is what the supervisor said of itself.
 func (c *Client) Hello() Hello { return c.hello }
 
-// watched tells when the connection has ended.
-type watched struct {
-	net.Conn
-	once sync.Once
-	gone chan struct{}
-}
-
-func (w *watched) end() { w.once.Do(func() { close(w.gone) }) }
-
-// Read implements net.Conn.
-func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.Conn.Read(p)
-	if err != nil {
-		w.end()
-	}
-	return n, err
-}
-
-// Close implements net.Conn.
-func (w *watched) Close() error {
-	w.end()
-	return w.Conn.Close()
-}
-
 // Gone is closed when the connection has ended.
-func (c *Client) Gone() <-chan struct{} { return c.conn.gone }
+func (c *Client) Gone() <-chan struct{} { return c.conn.Gone() }
 
 // Usable reports whether a call may be tried: the connection has not ended, and the supervisor has not said that it is about
 // to. It asks nobody.
 func (c *Client) Usable() bool {
 	select {
-	case <-c.conn.gone:
+	case <-c.conn.Gone():
 		return false
 	default:
 		return c.http.Err() == nil

@@ -40,7 +40,8 @@ func (c *confiner) landlock() {
 		c.miss("landlock: %v", err)
 		return
 	}
-	c.have("landlock %d", min(abi, 9))
+	c.report.abi = min(abi, 9)
+	c.have("landlock %d", c.report.abi)
 }
 
 // restrict leaves TCP alone where the plan needs the network.

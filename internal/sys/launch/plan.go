@@ -13,7 +13,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"syscall"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -62,11 +62,19 @@ type Plan struct {
 	MaxFiles     uint64 // RLIMIT_NOFILE
 	MaxFileBytes int64  // RLIMIT_FSIZE; 0 = no limit
 
-	// Parent is who must be alive, ParentNet the network namespace that must not be ours. Prepare fills them in.
-	Parent    int
-	ParentNet string
-	// Refused is why namespaces could not be had when they were asked for; then they are not asked for again.
-	Refused string
+	// Root gives it a root of its own, with nothing in it but the paths above, and the namespaces that this takes.
+	Root bool
+
+	// Parent is who must be alive, for Confine. Prepare fills in the rest: ParentFD is its parent's pidfd, ParentNS the
+	// namespaces that are not to be the program's.
+	Parent   int
+	ParentFD int
+	ParentNS map[string]string
+
+	// RootRefused and Refused are why a root of its own, or any namespace, could not be had when they were asked for; then they
+	// are not asked for again. See Lesser.
+	RootRefused string
+	Refused     string
 }
 
 // Report says which measures are in force, and which are missing with the reason.
@@ -74,6 +82,8 @@ type Report struct {
 	InForce []string `json:"in_force"`
 	Missing []string `json:"missing,omitempty"`
 	Error   string   `json:"error,omitempty"` // why the program could not be started
+
+	abi int // Landlock's
 }
 
 // Launch is a command that is ready to be started, once.
@@ -82,28 +92,41 @@ type Launch struct {
 	plan   *os.File
 	report *os.File // our end
 	theirs *os.File
+	parent *os.File
 }
 
 // Prepare makes the command of a plan. The caller starts it (from a thread that lives as long as it does) and then reads
 // the report; Close is called in any case. ctx bounds the process.
-func Prepare(ctx context.Context, p Plan) (*Launch, error) {
-	p.Parent = os.Getpid()
-	net, err := os.Readlink("/proc/self/ns/net")
-	if err != nil {
-		return nil, fmt.Errorf("our network namespace: %w", err)
+func Prepare(ctx context.Context, p Plan) (_ *Launch, err error) {
+	if p.ParentNS, err = ours(); err != nil {
+		return nil, err
 	}
-	p.ParentNet = net
 	l := &Launch{}
+	defer func() {
+		if err != nil {
+			l.Close()
+		}
+	}()
+	p.ParentFD = FirstFile + len(p.Files)
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return nil, fmt.Errorf("a pidfd of our own: %w", err)
+	}
+	l.parent = os.NewFile(uintptr(fd), "parent") //nolint:gosec // a descriptor is small
+	if p.WorkDir != "" {                         // the path may be one that only we can follow
+		if p.WorkDir, err = filepath.EvalSymlinks(p.WorkDir); err != nil {
+			return nil, fmt.Errorf("its working directory: %w", err)
+		}
+	}
 	if l.plan, err = memfile(p); err != nil {
 		return nil, err
 	}
 	if l.report, l.theirs, err = os.Pipe(); err != nil {
-		l.Close()
 		return nil, fmt.Errorf("pipe for the launcher's report: %w", err)
 	}
 	l.Cmd = exec.CommandContext(ctx, "/proc/self/exe", Command)
 	l.Cmd.Env, l.Cmd.Dir = p.Env, p.WorkDir
-	l.Cmd.ExtraFiles = append([]*os.File{l.plan, l.theirs}, p.Files...)
+	l.Cmd.ExtraFiles = append(append([]*os.File{l.plan, l.theirs}, p.Files...), l.parent)
 	l.Cmd.SysProcAttr = attributes(p)
 	return l, nil
 }
@@ -128,35 +151,6 @@ func memfile(p Plan) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
-}
-
-// attributes asks for an empty network namespace; who is not root needs a user namespace for that, in which he stays who
-// he is.
-func attributes(p Plan) *syscall.SysProcAttr {
-	attr := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
-	if p.Refused != "" {
-		return attr
-	}
-	attr.Cloneflags = syscall.CLONE_NEWNET
-	if !IsRoot() {
-		attr.Cloneflags |= syscall.CLONE_NEWUSER
-		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Geteuid(), Size: 1}}
-		if p.TAP != nil {
-			attr.AmbientCaps = tapCapabilities()
-		}
-		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getgid(), HostID: os.Getegid(), Size: 1}}
-	}
-	return attr
-}
-
-// Refused reports whether the command's start failed as it does where namespaces may not be had.
-func Refused(err error) bool {
-	for _, e := range []error{unix.EPERM, unix.EACCES, unix.ENOSPC, unix.EUSERS, unix.EINVAL, unix.ENOSYS} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
 }
 
 // Report waits until the launcher has become the program, and tells how that went.
@@ -186,7 +180,7 @@ func (l *Launch) Report(ctx context.Context) (Report, error) {
 
 // Close gives up what the parent holds.
 func (l *Launch) Close() {
-	for _, f := range []*os.File{l.plan, l.report, l.theirs} {
+	for _, f := range []*os.File{l.plan, l.report, l.theirs, l.parent} {
 		if f != nil {
 			_ = f.Close()
 		}

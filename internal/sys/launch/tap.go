@@ -33,7 +33,7 @@ func (c *confiner) makeTAP() (err error) {
 	if c.plan.Refused != "" {
 		return fmt.Errorf("a network card needs a network namespace, which is refused: %s", c.plan.Refused)
 	}
-	if now, err := os.Readlink("/proc/self/ns/net"); err != nil || now == c.plan.ParentNet {
+	if now, err := os.Readlink("/proc/self/ns/net"); err != nil || now == c.plan.ParentNS["net"] {
 		return errors.New("a network card needs a network namespace of its own")
 	}
 	owner := int(c.plan.UID)
@@ -54,9 +54,6 @@ func (c *confiner) makeTAP() (err error) {
 		return fmt.Errorf("hand over the other end of the network card %s: %w", t.Name, err)
 	}
 	unix.CloseOnExec(to)
-	if !IsRoot() {
-		return dropCapabilities()
-	}
 	return nil
 }
 
@@ -129,18 +126,6 @@ func openPacket(card int) (int, error) {
 
 // tapCapabilities are what making a card takes, in a user namespace of one's own.
 func tapCapabilities() []uintptr { return []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW} }
-
-// dropCapabilities gives up all that this thread can, and what the program would get.
-func dropCapabilities() error {
-	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
-		return fmt.Errorf("drop the capabilities: %w", err)
-	}
-	var none [2]unix.CapUserData
-	if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]); err != nil {
-		return fmt.Errorf("drop the capabilities: %w", err)
-	}
-	return nil
-}
 
 // ReceiveFile takes the descriptor that a launcher sends over a socket.
 func ReceiveFile(conn *net.UnixConn, name string) (*os.File, error) {

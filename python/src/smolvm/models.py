@@ -149,6 +149,20 @@ def _in_range(value: float | None, info: pydantic.ValidationInfo) -> float | Non
     return value
 
 
+def _split_globs(text: str) -> list[str]:
+    """Cuts a list at its commas, but for those in braces and behind a backslash. What is no glob the server refuses."""
+    out, depth, escaped = [""], 0, False
+    for c in text:
+        if c == "," and not depth and not escaped:
+            out.append("")
+            continue
+        out[-1] += c
+        if not escaped:
+            depth += {"{": 1, "}": -1}.get(c, 0)
+        escaped = c == "\\" and not escaped
+    return out
+
+
 class NetworkRule(_Model):
     """Allows or denies what goes to a name or to a range of addresses."""
 
@@ -160,12 +174,23 @@ class NetworkRule(_Model):
     ports: list[str] | None = None
     """Numbers (`"443"`) and ranges (`"8000-8100"`); none means all."""
     proto: Literal["tcp", "udp"] | None = None
+    methods: list[str] | None = None
+    """Methods of HTTP, upper case; none means all. With these, `paths` or a bound of responses, a rule is for requests only."""
+    paths: list[str] | None = None
+    """Globs for the decoded path, such as `/repos/**`; none means all."""
+    opaque: bool | None = None
+    """Leaves the connections closed: no request is seen."""
+    max_response_kb: int | None = None
+    """How much a response's body may have."""
+    response_kbps: int | None = None
+    """How fast a response's body may come."""
 
     @classmethod
     def parse(cls, action: Literal["allow", "deny"], text: str) -> NetworkRule:
-        """Reads a rule as the command line has it: HOST[:PORTS][/PROTO]."""
-        target, proto = text, None
-        if m := re.fullmatch(r"(.*)/(tcp|udp)", text):
+        """Reads a rule as the command line has it: HOST[:PORTS][/PROTO][=METHODS[:PATHS]], or =opaque."""
+        target, asks, requests = text.partition("=")
+        proto = None
+        if m := re.fullmatch(r"(.*)/(tcp|udp)", target):
             target, proto = m.group(1), m.group(2)
         ports: list[str] | None = None
         if m := re.fullmatch(r"\[([^\]]*)\]:(.+)", target):
@@ -174,7 +199,17 @@ class NetworkRule(_Model):
             target, _, tail = target.partition(":")
             ports = tail.split(",")
         address = re.fullmatch(r"[0-9.]+", target) or ":" in target or "/" in target
-        return cls(action=action, **({"cidr": target} if address else {"host": target}), ports=ports, proto=proto)  # type: ignore[arg-type]
+        about: dict[str, Any] = {}
+        if requests == "opaque":
+            about["opaque"] = True
+        elif asks:
+            methods, given, paths = requests.partition(":")
+            if methods != "*" or not given:
+                about["methods"] = methods.split(",")
+            if given:
+                about["paths"] = _split_globs(paths)
+        where = {"cidr": target} if address else {"host": target}
+        return cls(action=action, **where, ports=ports, proto=proto, **about)  # type: ignore[arg-type]
 
 
 class NetworkPolicy(_Model):
@@ -641,11 +676,11 @@ class FileInfo:
 
 @dataclass(frozen=True)
 class NetRecord:
-    """A question of DNS or a connection of a VM, and whether it was allowed."""
+    """A question of DNS, a connection or a request of a VM, and whether it was allowed."""
 
     time: str
     kind: str
-    """dns, tcp, udp, icmp, frame, port or dropped."""
+    """dns, tcp, udp, http, icmp, frame, port or dropped."""
     verdict: str = ""
     """allow or deny."""
     name: str = ""
@@ -656,6 +691,14 @@ class NetRecord:
     reason: str = ""
     bytes_in: int = 0
     bytes_out: int = 0
+    duration_ms: int = 0
+    method: str = ""
+    """Of a request, like those that follow."""
+    path: str = ""
+    """Decoded, without the query."""
+    status: int = 0
+    secrets: list[str] = field(default_factory=list)
+    """The names of the secrets that were put into it."""
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> NetRecord:

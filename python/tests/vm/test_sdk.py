@@ -387,5 +387,27 @@ def test_shared_server_over_tcp(shared: SmolVM, monkeypatch: pytest.MonkeyPatch)
             assert own.info.owner == "lease"
         with pytest.raises(smolvm.AccessDeniedError):
             SmolVM(VMConfig(rootfs_path="/etc/shadow"))
+        killed_client_loses_its_lease()
     finally:
         server.communicate("")
+
+
+def killed_client_loses_its_lease() -> None:
+    """Nobody sees the process of a client on another host: its VM stays while its lease is renewed, and no longer."""
+    p = script("""
+        import time
+        from smolvm import SmolVM, VMConfig, _lease
+        _lease.LEASE_MS, _lease.EVERY = 4_000, 1.0
+        with SmolVM(VMConfig(vm_id="py-lease", memory=256)) as vm:
+            time.sleep(6)
+            print(vm.status.name, flush=True)
+            time.sleep(600)
+    """)
+    try:
+        assert p.stdout is not None
+        assert p.stdout.readline() == "RUNNING\n"
+        p.kill()
+        assert gone("py-lease", 10)
+    finally:
+        p.kill()
+        p.communicate()

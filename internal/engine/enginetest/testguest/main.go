@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +26,7 @@ import (
 func main() {
 	err := run()
 	fmt.Println("testguest:", err)
-	guest{}.PowerOff()
+	(&guest{}).PowerOff()
 }
 
 func run() error {
@@ -41,13 +42,14 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	g := &guest{}
 	for {
 		conn, err := l.Accept()
 		if err != nil {
 			return err
 		}
 		go func() {
-			_ = enginetest.Serve(conn, guest{})
+			_ = enginetest.Serve(conn, g)
 			_ = conn.Close()
 		}()
 	}
@@ -99,22 +101,39 @@ func modules(dir string) error {
 }
 
 // guest is this machine.
-type guest struct{}
+type guest struct {
+	mu   sync.Mutex
+	word string
+}
+
+// Remember implements enginetest.Memory.
+func (g *guest) Remember(word string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.word = word
+}
+
+// Recall implements enginetest.Memory.
+func (g *guest) Recall() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.word
+}
 
 // PowerOff implements enginetest.Guest.
-func (guest) PowerOff() { _ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF) }
+func (*guest) PowerOff() { _ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF) }
 
 // Reboot implements enginetest.Guest.
-func (guest) Reboot() { _ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART) }
+func (*guest) Reboot() { _ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART) }
 
 // Panic implements enginetest.Guest: the kernel panics when its init ends.
-func (guest) Panic() { os.Exit(3) }
+func (*guest) Panic() { os.Exit(3) }
 
 // Print implements enginetest.Guest.
-func (guest) Print(line string) { fmt.Println(line) }
+func (*guest) Print(line string) { fmt.Println(line) }
 
 // WriteDrive implements enginetest.Guest. Synchronous, so that an error of the drive's is ours.
-func (guest) WriteDrive(id string, mib int) (err error) {
+func (*guest) WriteDrive(id string, mib int) (err error) {
 	f, err := openDrive(id)
 	if err != nil {
 		return err

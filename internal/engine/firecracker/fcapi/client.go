@@ -38,6 +38,8 @@ func (e *FaultError) Error() string { return e.Message }
 // Client is the API of one monitor. It is safe for concurrent use; calls go one after another, as the monitor takes them.
 type Client struct {
 	http *http.Client
+	// Before, when set, is told of each call before it is made: "PUT /boot-source".
+	Before func(request string)
 }
 
 // New returns a client that reaches the monitor by dial. Firecracker serves ten connections and no more, so there is one,
@@ -156,6 +158,9 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	req.Header.Set("Accept", "application/json")
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.Before != nil {
+		c.Before(what)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

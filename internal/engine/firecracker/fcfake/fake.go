@@ -17,7 +17,6 @@ import (
 	"regexp"
 	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/smolvm/smolvm/internal/engine/enginetest"
 )
@@ -25,9 +24,12 @@ import (
 // Version is the one that it says it is, unless its file's name says another.
 const Version = "1.12.1"
 
+// KillSocket is where one that is to be killed listens, for its number to be asked of the kernel.
+const KillSocket = "kill.sock"
+
 // Install puts the program that runs, which must call Main where Is, into dir as a Firecracker of that version ("": Version)
-// with a fault, and returns its path. The faults: "mute" never makes its socket, "deaf" makes it and answers nothing, "dies"
-// ends at InstanceStart with 148, "killed-at-" and a resource is killed when that is called, "triple" ends with 0 without a word of the guest's, "no-driver" has a guest that never
+// with a fault, and returns its path. The faults: "no-resume" has a machine that was loaded refuse to run, "mute" never makes its socket, "deaf" makes it and answers nothing, "dies"
+// ends at InstanceStart with 148, "killed-at-" and a resource waits at KillSocket to be killed when that is called and "hangs-at-" does not answer it, "triple" ends with 0 without a word of the guest's, "no-driver" has a guest that never
 // answers. A monitor has no environment of ours, so that they stand in the file's name.
 func Install(dir, version, fault string) (string, error) {
 	path := filepath.Join(dir, strings.Join([]string{"firecracker", version, fault}, "+"))
@@ -107,6 +109,10 @@ type monitor struct {
 	done    chan int
 
 	mu      sync.Mutex
+	told    bool
+	size    uint64 // of the memory, in MiB
+	word    string // all that is in it
+	socket  string // of the vsock device, as it was told
 	machine bool
 	boot    bool
 	started bool
@@ -117,6 +123,8 @@ type monitor struct {
 }
 
 type drive struct {
+	path                   string
+	readOnly               bool
 	file                   *os.File
 	wrote, told, ops, tops uint64
 }
@@ -152,8 +160,14 @@ func (m *monitor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (m *monitor) call(what string, body []byte) (out any, err error) {
 	resource, id, _ := strings.Cut(strings.TrimPrefix(what, "PUT /"), "/")
-	if m.fault == "killed-at-"+resource || m.fault == "killed-at-version" && what == "GET /version" {
-		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	if m.at("hangs-at-", what, resource, id) {
+		select {}
+	}
+	if m.at("killed-at-", what, resource, id) {
+		// It cannot do it itself: it may be the first process of a PID namespace.
+		if _, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: KillSocket}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
 		select {}
 	}
 	switch {
@@ -165,12 +179,19 @@ func (m *monitor) call(what string, body []byte) (out any, err error) {
 		return nil, m.setState(body)
 	case what == "PUT /actions":
 		return nil, m.act(body)
+	case what == "PUT /snapshot/create":
+		return nil, m.create(body)
 	case !strings.HasPrefix(what, "PUT /"):
 		return nil, refuse("Invalid request method and/or path: %s.", what)
 	case m.started:
 		return nil, refuse("The requested operation is not supported after starting the microVM.")
 	}
+	if what != "PUT /snapshot/load" {
+		m.told = true // a machine is made, so that none can be loaded
+	}
 	switch resource {
+	case "snapshot":
+		err = m.load(id, body)
 	case "machine-config":
 		err = m.setMachine(body)
 	case "boot-source":
@@ -189,6 +210,23 @@ func (m *monitor) call(what string, body []byte) (out any, err error) {
 		err = refuse("Invalid request method and/or path: %s.", what)
 	}
 	return nil, err
+}
+
+// at reports whether a kind of fault comes with this call. The two of a snapshot go by what they do.
+func (m *monitor) at(kind, what, resource, id string) bool {
+	at, ok := strings.CutPrefix(m.fault, kind)
+	if !ok {
+		return false
+	}
+	switch what {
+	case "GET /version":
+		return at == "version"
+	case "PATCH /vm":
+		return at == "vm"
+	case "PUT /snapshot/create", "PUT /snapshot/load":
+		return at == id
+	}
+	return at == resource
 }
 
 func (m *monitor) state() string {
@@ -237,7 +275,7 @@ func (m *monitor) setMachine(body []byte) error {
 	if c.CPUs == 0 || c.CPUs > 32 || c.Memory == 0 {
 		return refuse("The vCPU number or the memory size is invalid.")
 	}
-	m.machine = true
+	m.machine, m.size = true, c.Memory
 	return nil
 }
 
@@ -295,15 +333,19 @@ func (m *monitor) addDrive(id string, body []byte) error {
 	case d.Cache != "" && d.Cache != "Unsafe" && d.Cache != "Writeback":
 		return refuse("unknown variant `%s`, expected `Unsafe` or `Writeback`", d.Cache)
 	}
+	return m.open(id, *d.Path, d.ReadOnly != nil && *d.ReadOnly)
+}
+
+func (m *monitor) open(id, path string, readOnly bool) error {
 	flag := os.O_RDWR
-	if d.ReadOnly != nil && *d.ReadOnly {
+	if readOnly {
 		flag = os.O_RDONLY
 	}
-	f, err := os.OpenFile(*d.Path, flag, 0)
+	f, err := os.OpenFile(path, flag, 0) //nolint:gosec // what the test names
 	if err != nil {
-		return refuse("Drive config error: Unable to create the virtio block device: BackingFile(%v, %q)", err, *d.Path)
+		return refuse("Drive config error: Unable to create the virtio block device: BackingFile(%v, %q)", err, path)
 	}
-	m.drives[id] = &drive{file: f}
+	m.drives[id] = &drive{file: f, path: path, readOnly: readOnly}
 	return nil
 }
 
@@ -339,11 +381,15 @@ func (m *monitor) setVsock(body []byte) error {
 	if v.CID < 3 {
 		return refuse("Invalid guest CID")
 	}
-	l, err := net.Listen("unix", v.Path) //nolint:noctx // a program's own life
+	return m.listen(v.Path)
+}
+
+func (m *monitor) listen(path string) error {
+	l, err := net.Listen("unix", path) //nolint:noctx // a program's own life
 	if err != nil {
 		return refuse("Cannot create backend for vsock device: UnixBind(%v)", err)
 	}
-	m.vsock = l
+	m.vsock, m.socket = l, path
 	return nil
 }
 
@@ -363,6 +409,9 @@ func (m *monitor) setState(body []byte) error {
 			m.paused, m.resumed = true, make(chan struct{})
 		}
 	case "Resumed":
+		if m.fault == "no-resume" {
+			return refuse("Failed to resume the microVM: VcpuResume")
+		}
 		if m.paused {
 			m.paused = false
 			close(m.resumed)

@@ -2,6 +2,7 @@ package fcfake
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -96,6 +97,20 @@ func (g *guest) end() {
 // Print implements enginetest.Guest.
 func (g *guest) Print(line string) { _, _ = fmt.Fprintln(os.Stdout, line) }
 
+// Remember implements enginetest.Memory.
+func (g *guest) Remember(word string) {
+	g.m.mu.Lock()
+	defer g.m.mu.Unlock()
+	g.m.word = word
+}
+
+// Recall implements enginetest.Memory.
+func (g *guest) Recall() string {
+	g.m.mu.Lock()
+	defer g.m.mu.Unlock()
+	return g.m.word
+}
+
 // WriteDrive implements enginetest.Guest.
 func (g *guest) WriteDrive(id string, mib int) error {
 	g.m.mu.Lock()
@@ -104,7 +119,7 @@ func (g *guest) WriteDrive(id string, mib int) error {
 	if d == nil {
 		return fmt.Errorf("no drive %q", id)
 	}
-	block := make([]byte, 1<<20)
+	block := bytes.Repeat([]byte{1}, 1<<20)
 	for i := range mib {
 		if _, err := d.file.WriteAt(block, int64(i)<<20); err != nil {
 			return err

@@ -14,20 +14,27 @@ import (
 	"github.com/smolvm/smolvm/internal/guest/proto"
 )
 
-// identify sets the hostname and the machine's id. What cannot be written (a read-only /etc of the user's) is logged.
-func (s *System) identify(id *proto.Identity) {
+// identify sets the hostname and the machine's id.
+func identify(id *proto.Identity) error {
 	if id == nil {
-		return
+		return nil
 	}
-	for _, err := range []error{
+	return errors.Join(
 		setHostname(id.GetHostname()),
 		setMachineID(id.GetMachineId()),
 		writeHosts("/etc/hosts", id.GetHostname()),
-	} {
-		if err != nil {
-			s.log.Warn("identity", "err", err)
-		}
+	)
+}
+
+// newIdentity makes a restored guest who it is: a part of another machine's identity left over would be a lie.
+func newIdentity(id *proto.Identity) error {
+	if id.GetHostname() == "" || len(id.GetMachineId()) != 16 {
+		return fmt.Errorf("a hostname %q and a machine id of %d bytes are no identity", id.GetHostname(), len(id.GetMachineId()))
 	}
+	if err := identify(id); err != nil {
+		return fmt.Errorf("identity: %w", err)
+	}
+	return nil
 }
 
 func setHostname(name string) error {

@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -75,28 +76,41 @@ func (s *System) EnvironmentChanged() error {
 // reloadLogins has the SSH service read its configuration again, and waits until it listens again; sessions go on. It need not run.
 func (s *System) reloadLogins() {
 	// One that is just starting may have read the former.
-	pid, ok := sshd()
-	for ; !ok && time.Since(s.logins) < startWait; pid, ok = sshd() {
+	for _, ok := sshd(); !ok && time.Since(s.logins) < startWait; _, ok = sshd() {
 		time.Sleep(pollLogins)
 	}
+	back, err := hangUpLogins()
+	if err == nil && back != nil {
+		err = back()
+	}
+	if err != nil {
+		s.log.Warn("the SSH service does not know the new environment", "err", err)
+	}
+}
+
+// hangUpLogins has the SSH service begin anew, and returns what waits until it listens again; nil where it does not run. Where it
+// is frozen it begins anew before it does anything else.
+func hangUpLogins() (back func() error, err error) {
+	pid, ok := sshd()
 	if !ok {
-		return
+		return nil, nil
 	}
 	former, err := os.Stat(sshdPID)
 	if err != nil {
-		return
+		return nil, fmt.Errorf("the SSH service: %w", err)
 	}
 	if err := unix.Kill(pid, unix.SIGHUP); err != nil {
-		s.log.Warn("the SSH service does not know the new environment", "err", err)
-		return
+		return nil, fmt.Errorf("the SSH service: %w", err)
 	}
-	// It takes the file away, and writes it again once it listens.
-	for end := time.Now().Add(reloadWait); time.Now().Before(end); time.Sleep(pollLogins) {
-		if now, err := os.Stat(sshdPID); err == nil && !now.ModTime().Equal(former.ModTime()) {
-			return
+	return func() error {
+		// It takes the file away, and writes it again once it listens.
+		for end := time.Now().Add(reloadWait); time.Now().Before(end); time.Sleep(pollLogins) {
+			if now, err := os.Stat(sshdPID); err == nil && (!os.SameFile(now, former) || !now.ModTime().Equal(former.ModTime())) {
+				return nil
+			}
 		}
-	}
-	s.log.Warn("the SSH service has not come back")
+		return errors.New("the SSH service has not come back")
+	}, nil
 }
 
 // sshd is the SSH service that runs.

@@ -23,7 +23,8 @@ type System struct {
 	runner  *command.Runner
 	disk    *os.File // the writable file system's root, nil without a disk
 	conf    *proto.ConfigureRequest
-	logins  time.Time // when the SSH service was started; zero: it was not
+	logins  time.Time    // when the SSH service was started; zero: it was not
+	awaited func() error // waits for the SSH service, which begins anew; nil: nobody has to
 }
 
 const (
@@ -90,7 +91,9 @@ func (s *System) Configure(c *proto.ConfigureRequest) (diskBytes int64, r *comma
 		return 0, nil, err
 	}
 	s.tune()
-	s.identify(c.GetIdentity())
+	if err := identify(c.GetIdentity()); err != nil {
+		s.log.Warn("identity", "err", err) // a read-only /etc of the user's
+	}
 	if err := s.network(c.GetNetwork()); err != nil {
 		return 0, nil, err
 	}
@@ -227,10 +230,14 @@ func (s *System) mountModules() error {
 	return mountDevice(dev, filepath.Join("/usr/lib/modules", s.release), unix.MS_RDONLY|unix.MS_NOATIME, "noload")
 }
 
-// Resumed gives a restored guest its new time, randomness and identity. Nothing of the user's runs meanwhile.
+// Resumed gives a restored guest its new time, randomness and identity. Nothing of the user's runs meanwhile. What cannot be
+// renewed is an error: the machine would go on as another one.
 func (s *System) Resumed(r *proto.ResumedRequest) error {
+	if r.GetWallClockNs() <= 0 {
+		return errors.New("a restored guest needs to know the time")
+	}
 	if err := s.SetClock(r.GetWallClockNs()); err != nil {
-		s.log.Warn("wall clock", "err", err)
+		return fmt.Errorf("wall clock: %w", err)
 	}
 	if err := addEntropy(r.GetSeed()); err != nil {
 		return err
@@ -238,16 +245,18 @@ func (s *System) Resumed(r *proto.ResumedRequest) error {
 	if s.runner == nil {
 		return nil // Configure does the rest
 	}
-	s.identify(r.GetIdentity())
+	if err := newIdentity(r.GetIdentity()); err != nil {
+		return err
+	}
 	if err := s.network(r.GetNetwork()); err != nil {
 		return err
 	}
-	// Whoever starts sshd makes new ones: two machines must not share theirs.
-	keys, _ := filepath.Glob("/etc/ssh/ssh_host_*_key*")
-	for _, k := range keys {
-		if err := os.Remove(k); err != nil {
-			return err
-		}
+	if err := renewHostKeys(sshDir, r.GetIdentity().GetHostname()); err != nil {
+		return fmt.Errorf("host keys: %w", err)
+	}
+	var err error
+	if s.awaited, err = hangUpLogins(); err != nil { // before it can show anybody the former key
+		return err
 	}
 	if s.disk == nil {
 		return nil
@@ -256,6 +265,14 @@ func (s *System) Resumed(r *proto.ResumedRequest) error {
 		return fmt.Errorf("drop cached blocks: %w", err)
 	}
 	return grow(s.disk, s.drives["disk"])
+}
+
+// Awake waits, now that everything runs again, for what had to begin anew.
+func (s *System) Awake() error {
+	if s.awaited == nil {
+		return nil
+	}
+	return s.awaited()
 }
 
 // Shutdown writes everything back and makes the disk's file system read only. The commands have ended.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // cgroups is the part of the control group tree that user commands live in: one group for all, with limits that leave
@@ -130,7 +131,17 @@ func (c *cgroups) freeze(on bool) error {
 	if on {
 		v = "1"
 	}
-	return put(filepath.Join(c.root, "cgroup.freeze"), v)
+	if err := put(filepath.Join(c.root, "cgroup.freeze"), v); err != nil || !on {
+		return err
+	}
+	// The kernel only begins with it. A process that waits in the kernel runs nothing of its own before it stands still.
+	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		b, err := os.ReadFile(filepath.Join(c.root, "cgroup.events"))
+		if err != nil || strings.Contains(string(b), "frozen 1") {
+			return err
+		}
+	}
+	return nil
 }
 
 // pids lists the processes in the group.

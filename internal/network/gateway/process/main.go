@@ -199,6 +199,7 @@ func (p *process) start(first control.Request, log *slog.Logger) (*control.Ready
 		report.Missing = append(report.Missing, "seccomp: "+err.Error())
 	} else {
 		report.InForce = append(report.InForce, fmt.Sprintf("seccomp %d calls", left))
+		report.Enclosed()
 	}
 	return &control.Ready{InForce: report.InForce, Missing: report.Missing}, nil
 }

@@ -86,7 +86,7 @@ class AsyncNetwork(AsyncBase):
         return await self.get_policy()
 
     async def network_log(self) -> list[NetRecord]:
-        """Tells every name that was asked for and every connection, allowed or not."""
+        """Tells every name that was asked for, every connection and every request that was seen, allowed or not."""
         return [record async for record in self._records("false")]
 
     async def follow_network(self) -> AsyncIterator[NetRecord]:

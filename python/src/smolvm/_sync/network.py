@@ -87,7 +87,7 @@ class Network(Base):
         return self.get_policy()
 
     def network_log(self) -> list[NetRecord]:
-        """Tells every name that was asked for and every connection, allowed or not."""
+        """Tells every name that was asked for, every connection and every request that was seen, allowed or not."""
         return [record for record in self._records("false")]
 
     def follow_network(self) -> Iterator[NetRecord]:

@@ -1,4 +1,8 @@
-package firecracker
+// Package rundir is the directory in which a Firecracker makes its sockets, and the way over them. It is the monitor's own, so
+// what lies in it is looked at with care.
+//
+// Layer: engine/firecracker. It imports internal/guest/link and internal/sys.
+package rundir
 
 import (
 	"context"
@@ -16,24 +20,23 @@ import (
 	"github.com/smolvm/smolvm/internal/sys/sockpath"
 )
 
-// The monitor's sockets, in its own directory. It is told of them by these names, without a path: whatever the
+// The monitor's sockets. It is told of them by these names, without a path: whatever the
 // directory's path is they are short enough, and a machine that was restored from another's snapshot makes its own.
 const (
-	runDirName  = "monitor"
-	apiSocket   = "api.sock"
-	vsockSocket = "vsock.sock"
+	Name        = "monitor" // of the directory, beside the agent's socket
+	APISocket   = "api.sock"
+	VsockSocket = "vsock.sock"
 )
 
-// runDir is the monitor's working directory, where it makes its sockets. It is the monitor's own, so what lies in it is
-// looked at with care.
-type runDir struct {
-	path string
+// Dir is the monitor's working directory.
+type Dir struct {
+	Path string
 	dir  *sockpath.Dir
 }
 
-// makeRunDir makes the directory beside the agent's socket, in place of what a former monitor left.
-func makeRunDir(agentPath string, uid uint32) (_ *runDir, err error) {
-	path := filepath.Join(filepath.Dir(agentPath), runDirName)
+// Make makes the directory beside the agent's socket, in place of what a former monitor left.
+func Make(agentPath string, uid uint32) (_ *Dir, err error) {
+	path := filepath.Join(filepath.Dir(agentPath), Name)
 	if err := os.RemoveAll(path); err != nil {
 		return nil, err
 	}
@@ -54,18 +57,32 @@ func makeRunDir(agentPath string, uid uint32) (_ *runDir, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &runDir{path: path, dir: dir}, nil
+	return &Dir{Path: path, dir: dir}, nil
 }
 
-// remove takes the directory away.
-func (d *runDir) remove() {
+// Remove takes the directory away.
+func (d *Dir) Remove() {
 	_ = d.dir.Close()
-	_ = os.RemoveAll(d.path)
+	_ = os.RemoveAll(d.Path)
 }
 
-// socket waits for the monitor to make a socket, and holds it. What has its name later is another one: the monitor, if it
+// Scratch makes a file on the directory's file system that has no name: what is in it is gone when nobody has it open.
+func (d *Dir) Scratch(name string) (*os.File, error) {
+	path := d.dir.Path(name)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600) //nolint:gosec // ours, no monitor runs yet
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(path); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Socket waits for the monitor to make a socket, and holds it. What has its name later is another one: the monitor, if it
 // is not itself any more, cannot have us speak to a stranger's socket in its stead.
-func (d *runDir) socket(ctx context.Context, gone <-chan struct{}, name string) (*socket, error) {
+func (d *Dir) Socket(ctx context.Context, gone <-chan struct{}, name string) (*Socket, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {
@@ -94,10 +111,10 @@ func (d *runDir) socket(ctx context.Context, gone <-chan struct{}, name string) 
 	}
 }
 
-// socket is a unix socket that stays the same whatever is done to its name.
-type socket struct{ file *os.File }
+// Socket is a unix socket that stays the same whatever is done to its name.
+type Socket struct{ file *os.File }
 
-func openSocket(path string) (*socket, error) {
+func openSocket(path string) (*Socket, error) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
@@ -112,18 +129,19 @@ func openSocket(path string) (*socket, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("its socket %s: %w", filepath.Base(path), err)
 	}
-	return &socket{f}, nil
+	return &Socket{f}, nil
 }
 
-func (s *socket) dial(ctx context.Context) (net.Conn, error) {
+// Dial connects.
+func (s *Socket) Dial(ctx context.Context) (net.Conn, error) {
 	var d net.Dialer
 	return d.DialContext(ctx, "unix", "/proc/self/fd/"+strconv.Itoa(int(s.file.Fd())))
 }
 
-// listens waits until somebody listens: a socket is there a moment before that, and nothing tells of it.
-func (s *socket) listens(ctx context.Context, gone <-chan struct{}) error {
+// Listens waits until somebody listens: a socket is there a moment before that, and nothing tells of it.
+func (s *Socket) Listens(ctx context.Context, gone <-chan struct{}) error {
 	for {
-		c, err := s.dial(ctx)
+		c, err := s.Dial(ctx)
 		if err == nil {
 			return c.Close()
 		}
@@ -140,4 +158,5 @@ func (s *socket) listens(ctx context.Context, gone <-chan struct{}) error {
 	}
 }
 
-func (s *socket) close() { _ = s.file.Close() }
+// Close gives it up.
+func (s *Socket) Close() { _ = s.file.Close() }
