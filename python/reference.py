@@ -75,6 +75,7 @@ def main() -> int:
     parts += [("Process", ["_sync/process.py:Process"]), ("ImageBuilder", ["_sync/builder.py:ImageBuilder"])]
     names = (
         "VMConfig",
+        "Secret",
         "NetworkPolicy",
         "NetworkRule",
         "InternetSettings",

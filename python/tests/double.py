@@ -170,7 +170,7 @@ class Handler(BaseHTTPRequestHandler):
             body.setdefault("id", f"vm-{os.getpid()}-{STATE.named}")
             if body["id"] in STATE.guests:
                 raise Problem(409, "already_exists", f"VM {body['id']} is there already")
-            guest = STATE.guests[body["id"]] = Guest(body)
+            guest = STATE.guests[body["id"]] = Guest({k: v for k, v in body.items() if k != "secret_values"})
         return guest.wire()
 
     def of_guest(self, method: str, rest: str, g: Guest, query: dict, body) -> None:
@@ -187,6 +187,9 @@ class Handler(BaseHTTPRequestHandler):
             subprocess.run(["rm", "-rf", g.root], check=False)
             return self.empty()
         if rest == "start":
+            missing = [s["name"] for s in g.config.get("secrets") or [] if s["name"] not in ((body or {}).get("secret_values") or {})]
+            if missing and g.state != "running":
+                raise Problem(400, "invalid", f"the VM {g.id} starts with the values of its secrets only: {', '.join(missing)}")
             return self.long(lambda: to("running", "created", "stopped", "error"))
         if rest == "stop":
             return self.json(to("stopped", "running", "paused"))
@@ -203,6 +206,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.json(g.wire())
         if rest == "env":
             return self.env(method, g, body)
+        if rest == "secrets":
+            if method == "PATCH" and g.state != "running":
+                raise Problem(409, "wrong_state", f"VM {g.id} is {g.state}")
+            return self.json({"secrets": g.config.get("secrets") or []})
         if rest == "ports":
             return self.ports(method, g, query, body)
         if rest == "ports/wait":

@@ -257,6 +257,48 @@ def test_environment(double):
             vm.set_env_vars({"KEY": None})
 
 
+def test_secrets(double, monkeypatch):
+    monkeypatch.setenv("API_KEY", "value-of-the-variable")
+    monkeypatch.delenv("ABSENT_KEY", raising=False)
+    config = VMConfig(
+        secrets={"API_KEY": "api.example.com", "OTHER": {"hosts": ["*.example.org"], "value": "value-that-is-given", "prefix": "sk-"}}
+    )
+    assert "value-that" not in repr(config) + str(config.model_dump())
+    with SmolVM(config) as vm:
+        made = next(body for method, path, body in double.requests() if path == "/v1/sandboxes")
+        assert made["secrets"] == [
+            {"name": "API_KEY", "hosts": ["api.example.com"], "query": False, "source": "env:API_KEY"},
+            {"name": "OTHER", "hosts": ["*.example.org"], "prefix": "sk-", "query": False},
+        ]
+        values = {"API_KEY": "value-of-the-variable", "OTHER": "value-that-is-given"}
+        assert made["secret_values"] == values
+        assert next(body for _, path, body in double.requests() if path.endswith("/start")) == {"secret_values": values}
+        assert [s["name"] for s in vm.list_secrets()] == ["API_KEY", "OTHER"]
+        vm.set_secret("OTHER", "another-value")
+        assert double.requests()[-1][2] == {"values": {"OTHER": "another-value"}}
+        vm.stop()
+        monkeypatch.setenv("API_KEY", "the-next-value")
+        vm.set_secret("OTHER", "a-third-value")  # kept until the start
+        vm.start()
+        assert double.requests()[-1][2] == {"secret_values": {"API_KEY": "the-next-value", "OTHER": "a-third-value"}}
+        vm.stop()
+        # Who did not make it finds variables by itself, and is told what is missing.
+        found = SmolVM.from_id(vm.vm_id)
+        with pytest.raises(ValidationError, match="starts with the values of its secrets only: OTHER"):
+            found.start()
+        SmolVM.from_id(vm.vm_id, secrets={"OTHER": "value-that-is-given"}).start()
+        assert double.requests()[-1][2] == {"secret_values": {"API_KEY": "the-next-value", "OTHER": "value-that-is-given"}}
+    for secrets, message in (
+        ({"ABSENT_KEY": "api.example.com"}, "ABSENT_KEY: its source env:ABSENT_KEY is missing"),
+        ({"A": {"hosts": ["a.example.com"], "source": "cmd:id"}}, "not env:VARIABLE"),
+        ({"A": {"hosts": ["a.example.com"], "source": "env:A", "value": "hunter2hunter2"}}, "in two ways"),
+        ({"A": {"value": "hunter2hunter2"}}, "secrets.A: Secret: hosts"),
+    ):
+        with pytest.raises(ValidationError, match=message) as e:
+            SmolVM(secrets=secrets).start()
+        assert "hunter2" not in str(e.value)
+
+
 def test_files(double, tmp_path):
     with SmolVM() as vm:
         source = tmp_path / "a.bin"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ __all__ = [
     "Port",
     "ProcessInfo",
     "RunContext",
+    "Secret",
     "VMConfig",
     "VMInfo",
     "VMState",
@@ -279,6 +281,68 @@ class Port(_Model):
     _ranges = pydantic.field_validator("guest_port", "host_port")(_in_range)
 
 
+class Secret(_Model):
+    """A value that commands in a VM use without having it: their variable holds a placeholder.
+
+    The VM's gateway puts the value into the headers of requests over TLS to `hosts`, and nothing of it enters the VM.
+    """
+
+    hosts: list[str]
+    """Who may get it: names, and `*.example.com` for all names below one. A string is one host."""
+    value: pydantic.SecretStr | None = None
+    """8 to 8192 bytes. Left out: it is found at `source` when the VM is made, and at each start."""
+    source: str | None = None
+    """`env:VARIABLE` of this process; left out as well as `value`: the variable of the secret's own name."""
+    prefix: str | None = None
+    """What the placeholder begins with, for programs that look at that: `sk-`."""
+    query: bool = False
+    """Lets the value be put into the query of a URL too, which servers like to log."""
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            hosts: Sequence[str] | str,
+            value: str | pydantic.SecretStr | None = None,
+            source: str | None = None,
+            prefix: str | None = None,
+            query: bool = False,
+        ) -> None: ...
+
+    @pydantic.field_validator("hosts", mode="before")
+    @classmethod
+    def _hosts(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @pydantic.field_validator("source")
+    @classmethod
+    def _source(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*", value):
+            raise ValueError("it is not env:VARIABLE: find a value that is elsewhere yourself, and give it as value=")
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _one(self) -> Secret:
+        if self.value is not None and self.source is not None:
+            raise ValueError("value and source say the same in two ways: give one")
+        return self
+
+    def source_of(self, name: str) -> str | None:
+        """Where the value of the secret `name` is found; None where it is given."""
+        return None if self.value is not None else self.source or f"env:{name}"
+
+    def resolve(self, name: str) -> str:
+        """Gives the value of the secret `name`."""
+        if self.value is not None:
+            return self.value.get_secret_value()
+        variable = (self.source_of(name) or "").removeprefix("env:")
+        try:
+            return os.environ[variable]
+        except KeyError:
+            raise ValidationError(f"secret {name}: its source env:{variable} is missing: the variable is not set in this process") from None
+
+
 class VMConfig(_Model):
     """What a VM is made of. Every field may be left out; unknown ones are refused.
 
@@ -299,6 +363,8 @@ class VMConfig(_Model):
     """Appended to the kernel's command line; what is SmolVM's own there is dropped."""
     env_vars: dict[str, str] = Field(default_factory=dict)
     """Variables of every command in the VM and of the services that it starts."""
+    secrets: dict[str, Secret] = Field(default_factory=dict)
+    """Variables whose values stay outside of the VM. A string or a list in place of a `Secret` are its hosts."""
     ssh_public_key: str | None = None
     """The text of a public key that may log in as root."""
     policy: NetworkPolicy | None = None
@@ -346,6 +412,7 @@ class VMConfig(_Model):
             rootfs_path: str | Path | None = None,
             boot_args: str | None = None,
             env_vars: Mapping[str, str | None] | None = None,
+            secrets: Mapping[str, Secret | Mapping[str, Any] | Sequence[str] | str] | None = None,
             ssh_public_key: str | None = None,
             policy: NetworkPolicy | Mapping[str, Any] | str | None = None,
             internet_settings: InternetSettings | Mapping[str, Any] | None = None,
@@ -384,6 +451,8 @@ class VMConfig(_Model):
             raise ValueError("policy and internet_settings say the same in two ways: give one")
         if out.get("env_vars", ...) is None:
             del out["env_vars"]
+        if out.get("secrets", ...) is None:
+            del out["secrets"]
         return out
 
     @pydantic.field_validator("policy", mode="before")
@@ -415,6 +484,13 @@ class VMConfig(_Model):
     @classmethod
     def _env(cls, value: Any) -> Any:
         return check_env(value) if isinstance(value, Mapping) else value
+
+    @pydantic.field_validator("secrets", mode="before")
+    @classmethod
+    def _secrets(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {name: {"hosts": s} if isinstance(s, (str, list, tuple)) else s for name, s in value.items()}
 
     @pydantic.field_validator("boot_args")
     @classmethod
@@ -452,6 +528,10 @@ class VMConfig(_Model):
             wire["ports"] = [p.model_dump() for p in self.ports]
         if self.ssh_public_key:
             wire["authorized_keys"] = [self.ssh_public_key.strip()]
+        if self.secrets:
+            wire["secrets"] = [
+                {"name": n, **s.model_dump(include={"hosts", "prefix", "query"}, exclude_none=True)} for n, s in self.secrets.items()
+            ]
         return wire
 
 

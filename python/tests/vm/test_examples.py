@@ -84,6 +84,18 @@ def test_secret_variables() -> None:
     assert out[2:] == ["afterwards: nothing", "refused: VMConfig: env_vars: OTHER_KEY is None: is the host's variable not set?"]
 
 
+def test_hidden_secrets() -> None:
+    out = run("hidden_secrets", SERVICE_KEY="sk-only-for-this-test-0123456789").splitlines()
+    assert "only-for-this-test" not in "".join(out)
+    assert out == [
+        "api.service.example answers: welcome",
+        "elsewhere.example is refused: 403",
+        "the key here begins with sk- and opens nothing",
+        "the service saw the key: True",
+        "and the next one: True",
+    ]
+
+
 def test_limits() -> None:
     out = dict(line.split(": ", 1) for line in run("limits").splitlines())
     assert out["memory"] in ("exit code 137", "exit code 1")

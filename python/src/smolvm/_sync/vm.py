@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 
 from .. import _lease, _serve, _threads, _wire
 from .._wire import JSON_HEADERS, dumps, segment
@@ -36,6 +37,7 @@ from ..models import (
     NetworkPolicy,
     ProcessInfo,
     RunContext,
+    Secret,
     VMConfig,
     VMInfo,
     VMState,
@@ -73,6 +75,7 @@ class SmolVM(Files, Network):
         disk_size: int | None = None,
         backend: str | None = None,
         env_vars: Mapping[str, str] | None = None,
+        secrets: Mapping[str, Secret | Mapping[str, Any] | Sequence[str] | str] | None = None,
         policy: NetworkPolicy | Mapping[str, Any] | str | None = None,
         internet_settings: InternetSettings | Mapping[str, Any] | None = None,
         ssh_user: str = "root",
@@ -94,6 +97,7 @@ class SmolVM(Files, Network):
             "disk_size_mib": disk_size,
             "backend": backend,
             "env_vars": env_vars,
+            "secrets": secrets,
             "policy": validate_policy(policy) if policy is not None else None,
             "internet_settings": internet_settings,
         }
@@ -131,6 +135,7 @@ class SmolVM(Files, Network):
         self._on_progress = on_progress
         self._exec_path = ""
         self._info: VMInfo | None = None
+        self._given: dict[str, SecretStr] = {}  # values of secrets that were given afterwards
         self._making = _threads.Lock()
 
     @classmethod
@@ -149,13 +154,18 @@ class SmolVM(Files, Network):
         ssh_key_path: str | Path | None = None,
         timeout: float | None = None,
         callbacks: Iterable[Callback] = (),
+        secrets: Mapping[str, str] | None = None,
     ) -> SmolVM:
-        """Finds a VM that is there already. In a `with` block it is started, and left running at its end."""
+        """Finds a VM that is there already. In a `with` block it is started, and left running at its end.
+
+        `secrets` are values of its secrets by name, which a start needs; those whose source is a variable are found by themselves.
+        """
         vm = cls.__new__(cls)
         vm._config = None
         VMConfig(vm_id=vm_id)
         vm._setup(vm_id, ssh_user, ssh_key_path, timeout, callbacks)
         vm._there = True
+        vm._given = {name: SecretStr(value) for name, value in (secrets or {}).items()}
         vm.refresh()
         return vm
 
@@ -210,6 +220,12 @@ class SmolVM(Files, Network):
         if self._ssh_key_path is not None:
             key = _threads.run_blocking(public_key_of, self._ssh_key_path)
             wire["authorized_keys"] = list(dict.fromkeys([*wire.get("authorized_keys", []), key]))
+        if self._config.secrets:
+            if address.local:  # elsewhere our variables mean nothing
+                for s in wire["secrets"]:
+                    if source := self._config.secrets[s["name"]].source_of(s["name"]):
+                        s["source"] = source
+            wire["secret_values"] = self._secret_values()
         if self._entered:  # from its first moment bound to us
             wire |= _lease.owner(address)
         with translated(self._id or None, "create the VM", already_exists=VMAlreadyExistsError):
@@ -312,7 +328,9 @@ class SmolVM(Files, Network):
         path = self._path("/start")
         progress = on_progress or self._on_progress
         try:
-            answer = connection.long("POST", path, on_progress=progress, limit=boot_timeout)
+            values = self._secret_values()
+            body = {"secret_values": values} if values else None
+            answer = connection.long("POST", path, body, on_progress=progress, limit=boot_timeout)
             self._info = VMInfo.from_wire(answer)
         except Refused as e:
             if e.code != "wrong_state":
@@ -322,6 +340,18 @@ class SmolVM(Files, Network):
         except OperationTimeoutError:
             raise OperationTimeoutError("start the VM", boot_timeout, remedy="give it more: start(boot_timeout=SECONDS)") from None
         return self
+
+    def _secret_values(self) -> dict[str, str]:
+        """Finds the values of the VM's secrets. What is missing of a VM that somebody else made, the server tells."""
+        values: dict[str, str] = {}
+        if self._config is not None:
+            values = {name: s.resolve(name) for name, s in self._config.secrets.items() if name not in self._given}
+        elif self._info is not None:
+            for s in self._info.config.get("secrets") or []:
+                kind, _, variable = str(s.get("source", "")).partition(":")
+                if kind == "env" and variable in os.environ:
+                    values[s["name"]] = os.environ[variable]
+        return values | {name: value.get_secret_value() for name, value in self._given.items()}
 
     def _start_again(self, refused: Refused) -> None:
         """Starts a VM that was not in the state for it: perhaps it runs, perhaps somebody else is starting it."""
@@ -615,6 +645,22 @@ class SmolVM(Files, Network):
         """Gives the variables of all commands, with their values."""
         answer = self._call("GET", "/env?show=true", operation="list variables")
         return dict(answer["env"])
+
+    def set_secret(self, name: str, value: str) -> None:
+        """Gives a secret of the VM another value. Requests get it from now on, and so do the next starts by this object."""
+        vm_id = self._ready()
+        try:
+            connection.request("PATCH", f"/v1/sandboxes/{segment(vm_id)}/secrets", {"values": {name: value}})
+        except Refused as e:
+            if e.code != "wrong_state":  # else it does not run: the next start has it
+                with translated(vm_id, "set a secret", not_found=VMNotFoundError):
+                    raise
+        self._given[name] = SecretStr(value)
+
+    def list_secrets(self) -> list[dict[str, Any]]:
+        """Tells the VM's secrets: names, hosts, sources. Nobody tells values."""
+        answer = self._call("GET", "/secrets", operation="list secrets")
+        return list(answer["secrets"])
 
     # SSH and terminals.
 
