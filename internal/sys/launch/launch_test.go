@@ -615,9 +615,10 @@ func TestTAP(t *testing.T) {
 	p, _ := plan(t)
 	p.Files = []*os.File{theirs}
 	p.TAP = &TAP{Name: "tap0", MTU: 65520, Socket: 0}
-	can, _ := launched(t, p)
-	if !slices.Contains(can, "card tap0") {
-		t.Errorf("no card: %v", can)
+	p.Root, p.Devices = true, []string{TunDevice}
+	can, report := launched(t, p, TunDevice)
+	if !slices.Contains(can, "card tap0") || slices.Contains(report.InForce, "root") && !slices.Contains(can, "reads "+TunDevice) {
+		t.Errorf("no card: %v, missing: %v", can, report.Missing)
 	}
 	wire, err := ReceiveFile(conn.(*net.UnixConn), "wire")
 	if err != nil {
