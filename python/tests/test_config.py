@@ -51,7 +51,6 @@ def test_names_of_the_page_and_of_upstream_mean_the_same():
         ({"workdir": "here"}, "workdir: 'here' is not absolute"),
         ({"ttl": -1}, "ttl: "),
         ({"ports": [{"guest_port": 0}]}, "guest_port: "),
-        ({"internet_settings": {"allowed_http_methods": ["GET"]}}, "HTTP methods cannot be restricted"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(fields, says):
@@ -82,6 +81,9 @@ def test_policies():
     old = VMConfig(internet_settings={"allowed_domains": ["https://PyPI.org", "files.pythonhosted.org"]})
     assert old.to_wire()["network"]["rules"] == [{"action": "allow", "host": n} for n in ("pypi.org", "files.pythonhosted.org")]
     assert InternetSettings().policy().mode == "open"
+    read = InternetSettings(allowed_domains=["pypi.org"], allowed_http_methods=["get", "HEAD"]).policy()
+    assert read == NetworkPolicy.allow("pypi.org=GET,HEAD")
+    assert InternetSettings(allowed_http_methods=["GET"]).policy() == NetworkPolicy.allow("*=GET")
     assert NetworkRule(action="deny", host="a.example").model_dump(exclude_none=True) == {"action": "deny", "host": "a.example"}
 
 

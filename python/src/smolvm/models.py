@@ -250,24 +250,24 @@ class NetworkPolicy(_Model):
 
 
 class InternetSettings(_Model):
-    """What the upstream package calls a policy: names that may be reached on every TCP port. `["*"]` means all."""
+    """What the upstream package calls a policy: names that may be reached on every TCP port. `["*"]` means all.
+
+    With `allowed_http_methods`, they may be reached by HTTP and HTTPS with these methods, and by nothing else.
+    """
 
     allowed_domains: list[str] = Field(default_factory=lambda: ["*"])
     allowed_http_methods: list[str] = Field(default_factory=lambda: ["*"])
 
-    @pydantic.field_validator("allowed_http_methods")
-    @classmethod
-    def _methods(cls, value: list[str]) -> list[str]:
-        if value != ["*"]:
-            raise ValueError("HTTP methods cannot be restricted: a policy decides by name, address and port")
-        return value
-
     def policy(self) -> NetworkPolicy:
         """The same as a policy."""
+        methods = None if "*" in self.allowed_http_methods else [m.upper() for m in self.allowed_http_methods]
         if "*" in self.allowed_domains:
-            return NetworkPolicy(mode="open")
-        names = [re.sub(r"^[a-z]+://", "", d.lower()).split("/")[0].split(":")[0] for d in self.allowed_domains]
-        return NetworkPolicy(mode="allow", rules=[NetworkRule(action="allow", host=n) for n in names])
+            names = ["*"]
+            if methods is None:
+                return NetworkPolicy(mode="open")
+        else:
+            names = [re.sub(r"^[a-z]+://", "", d.lower()).split("/")[0].split(":")[0] for d in self.allowed_domains]
+        return NetworkPolicy(mode="allow", rules=[NetworkRule(action="allow", host=n, methods=methods) for n in names])
 
 
 class Port(_Model):
