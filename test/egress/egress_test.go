@@ -98,6 +98,7 @@ func TestInside(t *testing.T) {
 	s.ok("stop", s.id)
 	s.ok("start", s.id)
 	s.rows("none, after a restart", noneRows())
+	s.secrets()
 	fmt.Printf("\n| mode | way out | expected | seen | how |\n| --- | --- | --- | --- | --- |\n%s\n\n", strings.Join(s.table, "\n"))
 }
 

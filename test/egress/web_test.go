@@ -121,6 +121,9 @@ func startSite(out *printer, plain, secure net.Listener) {
 	mux.HandleFunc("/ok/redirect", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "https://closed.test/ok/", http.StatusFound)
 	})
+	mux.HandleFunc("/ok/away", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "https://other.web.test/ok/1", http.StatusFound)
+	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		n, _ := io.Copy(io.Discard, r.Body)
 		_, _ = fmt.Fprintf(w, "hello %s %d %s", r.Proto, n, r.Header.Get("Authorization"))

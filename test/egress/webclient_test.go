@@ -51,6 +51,9 @@ func transport(version string) *http.Client {
 func probeGet(ctx context.Context, args ...string) (string, error) {
 	method, header, host := http.MethodGet, http.Header{}, ""
 	var body io.Reader
+	for i := range args { // a secret is a variable in the guest
+		args[i] = os.ExpandEnv(args[i])
+	}
 	for _, a := range args[2:] {
 		switch name, value, _ := strings.Cut(a, ": "); {
 		case strings.HasPrefix(a, "METHOD="):
@@ -68,11 +71,6 @@ func probeGet(ctx context.Context, args ...string) (string, error) {
 		return "", err
 	}
 	req.Header, req.Host = header, host
-	for key, value := range req.Header { // what the environment of the guest says of a secret
-		if after, ok := strings.CutPrefix(value[0], "$"); ok {
-			req.Header.Set(key, os.Getenv(after))
-		}
-	}
 	res, err := transport(args[0]).Do(req)
 	if err != nil {
 		return "", err
@@ -85,7 +83,7 @@ func probeGet(ctx context.Context, args ...string) (string, error) {
 	if res.StatusCode != http.StatusOK || !strings.HasPrefix(string(b), "hello") {
 		return "", fmt.Errorf("%d %.160s", res.StatusCode, b)
 	}
-	return fmt.Sprintf("%d %.80s", res.StatusCode, b), nil
+	return fmt.Sprintf("%d %.160s", res.StatusCode, b), nil
 }
 
 // probeRaw: SNI HOST TEXT sends bytes on a connection of HTTP/1.1 and wants every answer to be a greeting.
