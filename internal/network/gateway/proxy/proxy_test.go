@@ -143,7 +143,7 @@ func TestMalformed(t *testing.T) {
 // TestPlain: on a connection without TLS the same rules hold.
 func TestPlain(t *testing.T) {
 	r := newRig(t, echoRequest, site+":80=GET:/ok")
-	r.flow.Port = 80
+	r.port(80)
 	c := r.client(false)
 	got := r.get(c, "http://"+site+"/no")
 	if got.status != 403 {
@@ -469,7 +469,7 @@ func TestSecrets(t *testing.T) {
 		t.Errorf("at another host: %d %s", got.status, got.body)
 	}
 	install(one)
-	r.flow.Port = 80
+	r.port(80)
 	if got := r.get(r.client(false), "http://"+site+"/", "Authorization", "Bearer "+one.Placeholder); got.status != 403 {
 		t.Errorf("without TLS: %d %s", got.status, got.body)
 	}

@@ -153,6 +153,13 @@ func (r *rig) compile(p api.NetworkPolicy) {
 	}
 }
 
+// port has connections from now on lead to another port.
+func (r *rig) port(n uint16) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.flow.Port = n
+}
+
 // serve has connections to front looked into.
 func (r *rig) serve() {
 	l, err := (&net.ListenConfig{}).Listen(r.Context(), "tcp", "127.0.0.1:0")
@@ -171,7 +178,10 @@ func (r *rig) serve() {
 			}
 			wg.Go(func() {
 				defer context.AfterFunc(ctx, func() { _ = c.Close() })()
-				s, err := r.proxy.Open(r.flow)
+				r.mu.Lock()
+				f := r.flow
+				r.mu.Unlock()
+				s, err := r.proxy.Open(f)
 				if err != nil {
 					r.Error(err)
 					return
