@@ -176,6 +176,7 @@ next:
 // FuzzRedact: whatever the pieces, the result is that of the whole text. Where the beginnings of values are not held back, no
 // value is whole all the same.
 func FuzzRedact(f *testing.F) {
+	const held = 2
 	f.Add("xabcabcabdx", "abcabd", "abcab", []byte{1, 2})
 	f.Add("aaaaaaaaaaab", "aaaa", "aab", []byte{3})
 	f.Add(strings.Repeat("abab", 10), "ababab", "babb", []byte{5, 1})
@@ -185,6 +186,9 @@ func FuzzRedact(f *testing.F) {
 		}
 		if len(one) < len(other) {
 			one, other = other, one
+		}
+		if len(other) <= held {
+			return // no value is as short
 		}
 		var sizes []int
 		for _, c := range cuts {
@@ -196,7 +200,7 @@ func FuzzRedact(f *testing.F) {
 		if want := naive(text, words()); err != nil || string(got) != want {
 			t.Fatalf("%q of %q without %q and %q in pieces of %v: %v; want %q", got, text, one, other, sizes, err, want)
 		}
-		r = &redactor{src: &pieces{text: text, sizes: sizes}, chunk: make([]byte, 7), words: words(), harmless: 2}
+		r = &redactor{src: &pieces{text: text, sizes: sizes}, chunk: make([]byte, 7), words: words(), harmless: held}
 		loose, err := io.ReadAll(r)
 		if err != nil || len(loose) < len(got) {
 			t.Fatalf("%q of %q without %q and %q in pieces of %v: %v", loose, text, one, other, sizes, err)
