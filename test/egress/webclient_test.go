@@ -116,9 +116,7 @@ func probeGRPC(ctx context.Context, args ...string) (string, error) {
 	c := connect.NewClient[wrapperspb.StringValue, wrapperspb.StringValue](transport("2"), args[0], connect.WithGRPC())
 	stream := c.CallBidiStream(ctx)
 	for range 3 {
-		if err := stream.Send(wrapperspb.String("hello")); err != nil {
-			break // Receive tells why
-		}
+		_ = stream.Send(wrapperspb.String("hello")) // Receive tells why it failed
 		m, err := stream.Receive()
 		if err != nil {
 			return "", err
