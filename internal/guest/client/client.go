@@ -88,7 +88,10 @@ func (c *Client) Close() error {
 	if c.http != nil {
 		_ = c.http.Close()
 	}
-	return c.conn.Close()
+	if err := c.conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 // Announce says hello in the machine's epoch; a higher one than the agent knows stops the guest until Resumed.
