@@ -12,6 +12,7 @@ const runsVar = "SMOLVM_LAB_RUNS"
 
 // TestLabBench measures the engine against its bare monitor. Whether a goal is met below an emulated processor is told, and no failure.
 func TestLabBench(t *testing.T) {
+	beyondCore(t)
 	l := open(t)
 	j := l.program(t, "internal/sys/tail", "^$")
 	j.Args = []string{"/work/bin/smolvm", "bench", "engine", "--runs", cmp.Or(os.Getenv(runsVar), "1")}

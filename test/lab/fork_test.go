@@ -8,6 +8,7 @@ import (
 
 // TestLabFork makes two machines of one snapshot, with the real agent and the default image.
 func TestLabFork(t *testing.T) {
+	beyondCore(t)
 	l := open(t)
 	j := l.program(t, "test/fork", "^TestLab", "SMOLVM_AGENT=/work/agent")
 	j.add(t, "agent", filepath.Join("..", "..", "cmd", "smolvm", "agent", "smolvm-guest"))
