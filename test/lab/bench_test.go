@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // runsVar is how many pairs `smolvm bench engine` measures; the lab proves that it works, and figures of it need nine.
@@ -16,6 +17,7 @@ func TestLabBench(t *testing.T) {
 	l := open(t)
 	j := l.program(t, "internal/sys/tail", "^$")
 	j.Args = []string{"/work/bin/smolvm", "bench", "engine", "--runs", cmp.Or(os.Getenv(runsVar), "1")}
+	j.limit = 90 * time.Minute // nine pairs of each take an hour
 	status, out := l.run(t, j)
 	for _, want := range []string{"create to first answer / bare Firecracker", "load and resume to first answer / bare Firecracker", "round trip / HTTP/2 echo"} {
 		if !strings.Contains(out, want) {
