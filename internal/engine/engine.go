@@ -59,7 +59,8 @@ type Snapshotter interface {
 type Restorer interface {
 	// Restore makes a machine, which is paused (see Pauser). spec says what it has: the same as the snapshot's machine, each
 	// writable drive with a copy of the content that belongs to the snapshot. Kernel, Initrd and Cmdline are not looked at.
-	// Whatever was connected with the guest is not any more. On error nothing is left.
+	// Whatever was connected with the guest is not any more, and what is connected before it knows that it was restored may be
+	// dead without a word: who hears nothing dials again. On error nothing is left.
 	//
 	// Two machines of one snapshot think that they are the same, down to the random numbers that they will draw, until their
 	// agents are told otherwise.
@@ -135,6 +136,8 @@ type Drive struct {
 	ReadOnly bool
 	// Limit bounds what the guest may do to it; the guest waits.
 	Limit IOLimit
+	// Disposable says that nobody needs its content after a crash of the host: the guest's flushes do nothing.
+	Disposable bool
 }
 
 // IOLimit is a drive's rate, reads and writes together. 0 = no limit.

@@ -197,7 +197,7 @@ func (r *rig) dialer(p *process) client.Dialer {
 func hello(ctx context.Context, dial client.Dialer) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	c, err := client.New(ctx, dial)
+	c, err := client.Rejoin(ctx, dial)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -266,7 +266,7 @@ func (r *rig) trips(ctx context.Context) (ours, theirs float64, err error) {
 		return 0, 0, err
 	}
 	defer p.close()
-	c, err := client.New(ctx, r.dialer(p))
+	c, err := client.Rejoin(ctx, r.dialer(p))
 	if err != nil {
 		return 0, 0, err
 	}

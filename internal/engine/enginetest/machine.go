@@ -95,21 +95,28 @@ func produce(t *testing.T, c Config, how func(context.Context, engine.Spec) (eng
 	return m
 }
 
-// answers waits for the guest.
+// answers waits for the guest. A connection may be dead, as engine.Restorer has it, so that each has its own time.
 func answers(ctx context.Context, m *machine) error {
-	conn, err := m.DialGuest(ctx)
-	if err != nil {
-		return err
+	for limit := time.Second; ; limit *= 2 {
+		conn, err := m.DialGuest(ctx)
+		if err != nil {
+			return err
+		}
+		until := time.Now().Add(limit)
+		if d, ok := ctx.Deadline(); ok && d.Before(until) {
+			until = d
+		}
+		_ = conn.SetDeadline(until)
+		got, err := (&stream{conn, bufio.NewReader(conn)}).ask("echo up")
+		_ = conn.Close()
+		switch {
+		case err == nil && got != "up":
+			return fmt.Errorf("the guest answers %q", got)
+		case err == nil || ctx.Err() != nil:
+			return err
+		}
+		time.Sleep(min(limit/4, time.Second)) // it may have been hung up on
 	}
-	defer func() { _ = conn.Close() }()
-	if d, ok := ctx.Deadline(); ok {
-		_ = conn.SetDeadline(d)
-	}
-	got, err := (&stream{conn, bufio.NewReader(conn)}).ask("echo up")
-	if err == nil && got != "up" {
-		err = fmt.Errorf("the guest answers %q", got)
-	}
-	return err
 }
 
 // stream is a line each way.

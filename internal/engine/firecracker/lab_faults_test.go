@@ -40,18 +40,25 @@ func killer(at string, after time.Duration, calls *atomic.Int32) func(pid int, r
 
 // asked is one request of a line, and its answer.
 func asked(ctx context.Context, m engine.Machine, request string) (string, error) {
-	conn, err := m.DialGuest(ctx)
-	if err != nil {
-		return "", err
+	for limit := time.Second; ; limit *= 2 { // a connection may be dead: see engine.Restorer
+		conn, err := m.DialGuest(ctx)
+		if err != nil {
+			return "", err
+		}
+		_ = conn.SetDeadline(time.Now().Add(limit))
+		stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+		_, err = io.WriteString(conn, request+"\n")
+		var line string
+		if err == nil {
+			line, err = bufio.NewReader(conn).ReadString('\n')
+		}
+		stop()
+		_ = conn.Close()
+		if err == nil || ctx.Err() != nil {
+			return strings.TrimSpace(line), err
+		}
+		time.Sleep(min(limit/4, time.Second))
 	}
-	defer func() { _ = conn.Close() }()
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	if _, err := io.WriteString(conn, request+"\n"); err != nil {
-		return "", err
-	}
-	line, err := bufio.NewReader(conn).ReadString('\n')
-	return strings.TrimSpace(line), err
 }
 
 // leftOf fails where something of a machine that is over is left.

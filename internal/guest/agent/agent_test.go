@@ -279,6 +279,51 @@ func TestSnapshotEpochs(t *testing.T) {
 	}
 }
 
+// TestAwakenAgain: a restored guest's kernel forgets connections without a word, and hangs up on others.
+func TestAwakenAgain(t *testing.T) {
+	g := ready(t)
+	if err := g.Quiesce(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	_ = g.Close()
+	var n int
+	dial := func(ctx context.Context) (net.Conn, error) {
+		ours, theirs := ends(t)
+		switch n++; n {
+		case 1:
+			t.Cleanup(func() { _ = theirs.Close() })
+			return ours, nil
+		case 2:
+			_ = theirs.Close()
+			return ours, nil
+		}
+		_, _ = ours.Close(), theirs.Close()
+		return g.dial(ctx)
+	}
+	c, err := client.Awaken(t.Context(), dial, &proto.ResumedRequest{Epoch: 2, Seed: make([]byte, 64)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if _, err := c.Stat(t.Context(), "/", false); err != nil || n != 3 {
+		t.Errorf("after %d connections: %v", n, err)
+	}
+	// What cannot be reached at all is told at once.
+	gone := errdefs.Unavailable.Errorf("the machine has ended")
+	if _, err := client.Rejoin(t.Context(), func(context.Context) (net.Conn, error) { return nil, gone }); !errors.Is(err, gone) {
+		t.Errorf("a machine that is no more: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := client.Rejoin(ctx, func(context.Context) (net.Conn, error) {
+		ours, theirs := ends(t)
+		t.Cleanup(func() { _ = theirs.Close() })
+		return ours, nil
+	}); !errdefs.Is(err, errdefs.Timeout) {
+		t.Errorf("a guest that never answers: %v", err)
+	}
+}
+
 func TestExec(t *testing.T) {
 	g := ready(t)
 	dir := t.TempDir()
