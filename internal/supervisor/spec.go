@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/network/control"
@@ -43,7 +44,9 @@ func (s *supervisor) spec() (engine.Spec, error) {
 	}
 	disk := func(f *os.File) {
 		limit := engine.IOLimit{BytesPerSecond: int64(cfg.DiskRateMiB) << 20, OpsPerSecond: int64(cfg.DiskIOPS)}
-		spec.Drives = append(spec.Drives, engine.Drive{ID: "disk", File: f, Limit: limit})
+		// A VM that goes with its client has nothing that outlives a crash of the host.
+		gone := s.snapshot().Owner == api.OwnerClient
+		spec.Drives = append(spec.Drives, engine.Drive{ID: "disk", File: f, Limit: limit, Disposable: gone})
 	}
 	// The guest sees the drives in this order.
 	for _, f := range []struct {

@@ -181,6 +181,9 @@ func TestVMPause(t *testing.T) {
 		t.Errorf("state %s", s.State)
 	}
 	c.exec(t, id, "true").want(t, 0)
+	if yes, known := flushes(t, c.inspect(t, id).VMMPID); known && !yes {
+		t.Error("what the guest flushes may be lost, though its VM stays")
+	}
 	c.ok(t, "pause", id)
 	c.ok(t, "rm", "-f", id)
 	c.gone(t, id)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strconv"
@@ -140,6 +141,9 @@ func TestVMCoreKillRun(t *testing.T) {
 	if s.Owner != api.OwnerClient || s.Dir == "" || !lives(s.SupervisorPID) || !lives(s.VMMPID) {
 		t.Fatalf("owner %q, directory %q, supervisor %d, monitor %d", s.Owner, s.Dir, s.SupervisorPID, s.VMMPID)
 	}
+	if yes, known := flushes(t, s.VMMPID); yes && known {
+		t.Error("the disk of a VM that goes with its client is written through to the host's")
+	}
 	b.kill(t)
 	took := eventually(t, 5*time.Second, "VM and directory gone", func() bool {
 		_, err := os.Lstat(s.Dir)
@@ -147,6 +151,16 @@ func TestVMCoreKillRun(t *testing.T) {
 	})
 	t.Logf("gone after %s", took)
 	c.gone(t, id)
+}
+
+// flushes reports whether the guest's flushes reach the host's disk, as far as the monitor's command line tells: QEMU's does.
+func flushes(t *testing.T, pid int) (yes, known bool) {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return !contains(b, "cache.no-flush=on"), contains(b, "discard=unmap")
 }
 
 // TestVMRunSignal: SIGINT and SIGTERM reach the command, whose own end counts.

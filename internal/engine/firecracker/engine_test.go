@@ -19,6 +19,7 @@ import (
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/engine/enginetest"
+	"github.com/smolvm/smolvm/internal/engine/firecracker/fcapi"
 	"github.com/smolvm/smolvm/internal/engine/firecracker/fcfake"
 	"github.com/smolvm/smolvm/internal/engine/firecracker/rundir"
 	"github.com/smolvm/smolvm/internal/sys/launch"
@@ -344,5 +345,18 @@ func TestCard(t *testing.T) {
 	s.NIC.Take = nil
 	if _, err := e.Start(t.Context(), s); errdefs.ClassOf(err) != errdefs.Invalid {
 		t.Errorf("no taker: %v", err)
+	}
+}
+
+// TestDriveOf: only a disk that nobody needs afterwards is not flushed.
+func TestDriveOf(t *testing.T) {
+	kept := fcapi.Drive{ID: "disk", Path: "/proc/self/fd/7", Cache: "Writeback"}
+	if got := driveOf(engine.Drive{ID: "disk"}, 7); got != kept {
+		t.Errorf("%+v", got)
+	}
+	gone := kept
+	gone.Cache = "Unsafe"
+	if got := driveOf(engine.Drive{ID: "disk", Disposable: true}, 7); got != gone {
+		t.Errorf("%+v", got)
 	}
 }

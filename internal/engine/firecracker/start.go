@@ -396,6 +396,15 @@ func (s *starting) tell(ctx context.Context, api *fcapi.Client) error {
 	return s.configure(ctx, api, fcapi.FeaturesOf(v))
 }
 
+// driveOf is a drive as the monitor is told of it, which has it as fd.
+func driveOf(d engine.Drive, fd int) fcapi.Drive {
+	drive := fcapi.Drive{ID: apiID(d.ID), Path: fdPath(fd), ReadOnly: d.ReadOnly, Cache: fcapi.CacheWriteback, Limiter: limiter(d.Limit)}
+	if d.Disposable {
+		drive.Cache = fcapi.CacheUnsafe
+	}
+	return drive
+}
+
 // configure makes the machine. The order of the calls is Firecracker's: the machine first, then its devices.
 func (s *starting) configure(ctx context.Context, api *fcapi.Client, has fcapi.Features) error {
 	if err := api.Machine(ctx, fcapi.MachineConfig{CPUs: s.spec.CPUs, MemoryMiB: s.spec.MemoryMiB}); err != nil {
@@ -409,8 +418,7 @@ func (s *starting) configure(ctx context.Context, api *fcapi.Client, has fcapi.F
 		return err
 	}
 	for i, d := range s.spec.Drives {
-		drive := fcapi.Drive{ID: apiID(d.ID), Path: fdPath(s.drives[i]), ReadOnly: d.ReadOnly, Cache: fcapi.CacheWriteback, Limiter: limiter(d.Limit)}
-		if err := api.Drive(ctx, drive); err != nil {
+		if err := api.Drive(ctx, driveOf(d, s.drives[i])); err != nil {
 			return err
 		}
 	}

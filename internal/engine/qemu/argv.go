@@ -23,6 +23,7 @@ type driveFDs struct {
 	id          string
 	read, write int
 	limit       engine.IOLimit
+	disposable  bool
 }
 
 // fds are the descriptors' numbers in the monitor.
@@ -102,6 +103,9 @@ func drive(set int, d driveFDs) []string {
 	if d.write != 0 {
 		a = append(a, "-add-fd", fmt.Sprintf("fd=%d,set=%d", d.write, set))
 		options = "discard=unmap"
+	}
+	if d.disposable {
+		options += ",cache.no-flush=on"
 	}
 	node := nodePrefix + d.id
 	raw := node

@@ -26,6 +26,9 @@ func TestArgv(t *testing.T) {
 	limited := numbers
 	limited.drives = slices.Clone(numbers.drives)
 	limited.drives[1].limit = engine.IOLimit{BytesPerSecond: 20 << 20, OpsPerSecond: 500}
+	disposable := numbers
+	disposable.drives = slices.Clone(numbers.drives)
+	disposable.drives[1].disposable = true
 	kvm := whole
 	kvm.Accel = "kvm"
 	unfiltered := whole
@@ -40,6 +43,7 @@ func TestArgv(t *testing.T) {
 		"tcg":        {whole, numbers, 2_399_998},
 		"kvm":        {kvm, numbers, 0},
 		"limited":    {kvm, limited, 0},
+		"disposable": {kvm, disposable, 0},
 		"unfiltered": {unfiltered, alone, 2_399_998},
 		"minimal":    {engine.Spec{Name: "m", CPUs: 1, MemoryMiB: 64, Accel: accelTCG}, fds{kernel: 5, qmp: 6, console: 7}, 0},
 	} {

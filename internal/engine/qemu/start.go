@@ -160,7 +160,7 @@ func (s *starting) drive(d engine.Drive) (driveFDs, error) {
 		return driveFDs{}, err
 	}
 	s.theirs.Add(func() { _ = r.Close() })
-	return driveFDs{id: d.ID, read: s.give(r), write: s.give(d.File), limit: d.Limit}, nil
+	return driveFDs{id: d.ID, read: s.give(r), write: s.give(d.File), limit: d.Limit, disposable: d.Disposable}, nil
 }
 
 // pair makes a stream between us and the monitor.
