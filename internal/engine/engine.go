@@ -50,7 +50,7 @@ type Pauser interface {
 type Snapshotter interface {
 	// Snapshot writes into dir, which exists and is empty; on error nothing is left there. The machine stays paused, so that
 	// the caller can copy its writable drives before it goes on: the two belong together. A snapshot holds the guest's memory,
-	// its secrets too.
+	// its secrets too. The guest may take what follows for a restore, and end its connections: see Restorer.
 	Snapshot(ctx context.Context, dir string) error
 }
 
@@ -127,6 +127,10 @@ type Spec struct {
 	// Events receives what happens to the machine; it must not block. May be nil.
 	Events func(Event)
 }
+
+// MaxMemory is how much memory of its own the monitor may have (RLIMIT_DATA): the guest's, and more than it ever needs for itself. The
+// stacks of its threads are in it, and the code that an emulator translates.
+func (s *Spec) MaxMemory() int64 { return int64(s.MemoryMiB+1024+16*s.CPUs) << 20 }
 
 // Drive is a raw disk image.
 type Drive struct {

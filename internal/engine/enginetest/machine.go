@@ -137,6 +137,17 @@ func (m *machine) dial(t *testing.T) *stream {
 	return &stream{conn, bufio.NewReader(conn)}
 }
 
+// redial is dial after a snapshot or a restore, when a connection may be dead.
+func (m *machine) redial(t *testing.T) *stream {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), m.patience)
+	defer cancel()
+	if err := answers(ctx, m); err != nil {
+		t.Fatalf("DialGuest: %v", err)
+	}
+	return m.dial(t)
+}
+
 func (s *stream) ask(format string, args ...any) (string, error) {
 	if _, err := fmt.Fprintf(s, format+"\n", args...); err != nil {
 		return "", err

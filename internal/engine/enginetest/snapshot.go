@@ -146,7 +146,7 @@ func testSnapshot(t *testing.T, c Config) {
 	if err := m.Machine.(engine.Pauser).Resume(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s = m.dial(t) // whether the former stream lives on is the engine's
+	s = m.redial(t) // whether the former stream lives on is the engine's
 	s.want(t, "recall", "blue")
 	s.want(t, "remember green", "ok")
 
@@ -162,7 +162,7 @@ func testSnapshot(t *testing.T, c Config) {
 	streams := make([]*stream, len(clones))
 	for i, k := range clones {
 		k.event(t, engine.EventResumed)
-		streams[i] = k.dial(t)
+		streams[i] = k.redial(t)
 		streams[i].want(t, "recall", "blue")
 		streams[i].want(t, fmt.Sprintf("remember clone %d", i), "ok")
 		if h := k.Handle(); h.Engine != c.Engine.Name() || h.PID != 0 && h.PID == m.Handle().PID {
@@ -183,7 +183,7 @@ func testSnapshot(t *testing.T, c Config) {
 
 	again := clones[1].take(t) // a snapshot of what came from one
 	k := restore(t, c, again)
-	k.dial(t).want(t, "recall", "clone 1")
+	k.redial(t).want(t, "recall", "clone 1")
 }
 
 func content(t *testing.T, f *os.File) []byte {
@@ -222,7 +222,7 @@ func testSnapshotRefused(t *testing.T, c Config) {
 	if err := m.Machine.(engine.Pauser).Resume(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	m.dial(t).want(t, "echo on", "on")
+	m.redial(t).want(t, "echo on", "on")
 	if err := m.Stop(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +322,7 @@ func testRestoreRefused(t *testing.T, c Config) {
 			t.Errorf("%s: left %s, before it was %s", name, after, before)
 		}
 	}
-	restore(t, c, snap).dial(t).want(t, "recall", "red") // the snapshot itself was not touched
+	restore(t, c, snap).redial(t).want(t, "recall", "red") // the snapshot itself was not touched
 }
 
 // names are the names in a directory.
@@ -376,7 +376,7 @@ func testSnapshotFull(t *testing.T, c Config) {
 			if err := m.Machine.(engine.Pauser).Resume(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			m.dial(t).want(t, "recall", "much")
+			m.redial(t).want(t, "recall", "much")
 		})
 	}
 }
@@ -411,5 +411,5 @@ func testSnapshotKilled(t *testing.T, c Config) {
 			t.Errorf("killed after %s: its directory is left (%v)", after, err)
 		}
 	}
-	restore(t, c, snap).dial(t).want(t, "recall", "white")
+	restore(t, c, snap).redial(t).want(t, "recall", "white")
 }

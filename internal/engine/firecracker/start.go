@@ -276,7 +276,7 @@ func (s *starting) plan() (launch.Plan, error) {
 		ReadFiles:  append([]string{"/etc/ld.so.cache"}, s.libraries.Files...),
 		WriteFiles: []string{"/dev/null", fdPath(s.scratch.stateFD), fdPath(s.scratch.memoryFD)},
 		Devices:    []string{kvm.Device},
-		MaxFiles:   maxFiles, MaxFileBytes: s.maxFileBytes(),
+		MaxFiles:   maxFiles, MaxFileBytes: s.maxFileBytes(), MaxMemory: s.spec.MaxMemory(),
 	}
 	for _, n := range []int{s.kernel, s.initrd, s.state, s.memory} {
 		if n != 0 {

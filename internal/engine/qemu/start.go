@@ -187,7 +187,7 @@ func (s *starting) plan(khz uint64) (launch.Plan, error) {
 		ReadDirs:   append([]string{"/usr/share/qemu", "/usr/share/seabios", filepath.Join(prefix, "share/qemu"), filepath.Join(prefix, "share/seabios")}, s.libraries.Dirs...),
 		ReadFiles:  slices.Concat([]string{"/etc/ld.so.cache", fdPath(s.fds.kernel)}, s.libraries.Files, modules(prefix)),
 		WriteFiles: []string{"/dev/null"},
-		MaxFiles:   maxFiles, MaxFileBytes: s.spec.MaxFileBytes,
+		MaxFiles:   maxFiles, MaxFileBytes: s.spec.MaxFileBytes, MaxMemory: s.spec.MaxMemory(),
 	}
 	if s.fds.initrd != 0 {
 		p.ReadFiles = append(p.ReadFiles, fdPath(s.fds.initrd))

@@ -76,6 +76,9 @@ func probe(paths []string) int {
 	var core syscall.Rlimit
 	_ = syscall.Getrlimit(syscall.RLIMIT_CORE, &core)
 	fmt.Println("core", core.Max)
+	var data syscall.Rlimit
+	_ = syscall.Getrlimit(syscall.RLIMIT_DATA, &data)
+	fmt.Println("data", data.Max)
 	look()
 	return 0
 }
@@ -177,17 +180,18 @@ func TestConfined(t *testing.T) {
 	}
 	defer func() { _ = f.Close() }()
 	p.Files = []*os.File{f}
+	p.MaxMemory = 1 << 50 // there is room for the race detector
 	if IsRoot() {
 		p.UID, p.Groups = 1_900_065_534, []int{1_900_065_533}
 	}
 	can, report := launched(t, p, secret, "/etc", "/")
 	t.Logf("in force: %v; missing: %v; it can: %v", report.InForce, report.Missing, can)
-	for _, want := range []string{"no-new-privs", "dies with its parent", "rlimit nofile 64", "rlimit core 0"} {
+	for _, want := range []string{"no-new-privs", "dies with its parent", "rlimit nofile 64", "rlimit core 0", "rlimit data 1125899906842624"} {
 		if !slices.Contains(report.InForce, want) {
 			t.Errorf("%q is not in force", want)
 		}
 	}
-	if !slices.Contains(can, "writes /dev/null") || !slices.Contains(can, "core 0") || !slices.ContainsFunc(can, func(l string) bool { return strings.HasPrefix(l, "inherits ") }) {
+	if !slices.Contains(can, "writes /dev/null") || !slices.Contains(can, "core 0") || !slices.Contains(can, "data 1125899906842624") || !slices.ContainsFunc(can, func(l string) bool { return strings.HasPrefix(l, "inherits ") }) {
 		t.Errorf("it cannot do what it should: %v", can)
 	}
 	if abi, err := llsys.LandlockGetABIVersion(); err == nil && abi > 0 {

@@ -194,6 +194,9 @@ func (c *confiner) limits() error {
 		// Over the limit a write shall fail (an I/O error in the guest), not kill.
 		signal.Ignore(syscall.SIGXFSZ)
 	}
+	if n := c.plan.MaxMemory; n > 0 {
+		limits = append(limits, limit{"data", unix.RLIMIT_DATA, uint64(n)})
+	}
 	for _, l := range limits {
 		var now syscall.Rlimit
 		if err := syscall.Getrlimit(l.resource, &now); err != nil {

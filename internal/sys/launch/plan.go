@@ -61,6 +61,7 @@ type Plan struct {
 
 	MaxFiles     uint64 // RLIMIT_NOFILE
 	MaxFileBytes int64  // RLIMIT_FSIZE; 0 = no limit
+	MaxMemory    int64  // RLIMIT_DATA, which is all that it may write to and nobody else; 0 = no limit
 
 	// Root gives it a root of its own, with nothing in it but the paths above, and the namespaces that this takes.
 	Root bool
