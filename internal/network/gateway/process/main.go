@@ -354,6 +354,7 @@ func (p *process) tell(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case r := <-p.records:
+			runtime.Gosched() // to what the guest waits for
 			if p.conn.Write(control.Answer{Record: &r}) != nil {
 				return
 			}

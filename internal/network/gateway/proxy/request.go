@@ -203,6 +203,9 @@ func (s *Session) done(q *request, w *writer) {
 	delete(s.active, q)
 	addr := s.addr
 	s.mu.Unlock()
+	if n := q.in.Load(); s.gather != nil && n > 0 && n < wholeBelow && !w.flushed {
+		s.gather.expect()
+	}
 	r := q.record
 	if w.status != 0 {
 		r.Status = w.status
@@ -230,12 +233,19 @@ func short(s string, n int) string {
 // writer counts what goes to the guest.
 type writer struct {
 	http.ResponseWriter
-	q      *request
-	status int
+	q       *request
+	status  int
+	flushed bool
 }
 
 // Unwrap is for http.ResponseController.
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// FlushError is what http.ResponseController calls.
+func (w *writer) FlushError() error {
+	w.flushed = true
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
 
 // WriteHeader notes the status.
 func (w *writer) WriteHeader(status int) {

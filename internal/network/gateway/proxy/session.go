@@ -27,6 +27,7 @@ type Session struct {
 	sni    string // what it asked for
 	window int    // for the outside
 	proxy  *httputil.ReverseProxy
+	gather *gather         // of HTTP/2 with TLS
 	ctx    context.Context //nolint:containedctx // lasts as long as the session does
 
 	mu        sync.Mutex
@@ -68,9 +69,14 @@ func (s *Session) Serve(ctx context.Context, c net.Conn) error {
 		return err
 	}
 	protocols := &http.Protocols{}
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(s.secure)
-	protocols.SetUnencryptedHTTP2(!s.secure)
+	if t, ok := conn.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol == "h2" {
+		s.gather = &gather{Conn: t}
+		conn = s.gather
+		protocols.SetUnencryptedHTTP2(true) // to the server, which does not see the TLS
+	} else {
+		protocols.SetHTTP1(true)
+		protocols.SetUnencryptedHTTP2(!s.secure)
+	}
 	server := &http.Server{
 		Handler: s, Protocols: protocols, ReadHeaderTimeout: s.p.o.Handshake, IdleTimeout: s.p.o.Idle, MaxHeaderBytes: maxHeader,
 		ErrorLog: slog.NewLogLogger(s.p.o.Log.Handler(), slog.LevelDebug), BaseContext: func(net.Listener) context.Context { return ctx },
@@ -122,7 +128,8 @@ func (s *Session) wait() {
 	}
 }
 
-// begin looks at the first byte and, where it is TLS, makes the handshake.
+// begin looks at the first byte and, where it is TLS, makes the handshake. The deadline holds until the server has seen what protocol
+// it is, which sets its own.
 func (s *Session) begin(ctx context.Context, c *guestConn) (net.Conn, error) {
 	_ = c.SetReadDeadline(time.Now().Add(s.p.o.Handshake))
 	first, err := c.r.Peek(1)
@@ -133,7 +140,6 @@ func (s *Session) begin(ctx context.Context, c *guestConn) (net.Conn, error) {
 		return nil, fmt.Errorf("the guest said nothing: %w", err)
 	}
 	if first[0] != recordHandshake {
-		_ = c.SetReadDeadline(time.Time{})
 		return c, nil
 	}
 	s.secure = true
@@ -150,7 +156,6 @@ func (s *Session) begin(ctx context.Context, c *guestConn) (net.Conn, error) {
 		}
 		return nil, fmt.Errorf("TLS with the guest: %w", err)
 	}
-	_ = c.SetReadDeadline(time.Time{})
 	return t, nil
 }
 
