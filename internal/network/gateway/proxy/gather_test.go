@@ -169,7 +169,10 @@ func TestSmallResponses(t *testing.T) {
 func TestSilence(t *testing.T) {
 	r := newRig(t, func(http.ResponseWriter, *http.Request) {})
 	for _, c := range []struct{ name, proto, says string }{
-		{"HTTP/2", "h2", ""}, {"half a preface", "h2", "PRI * HT"}, {"HTTP/1.1", "http/1.1", ""}, {"half a request", "http/1.1", "GET / HT"},
+		{"HTTP/2", "h2", ""},
+		{"half a preface", "h2", "PRI * HT"},
+		{"HTTP/1.1", "http/1.1", ""},
+		{"half a request", "http/1.1", "GET / HT"},
 		{"HTTP/1.1 where HTTP/2 was agreed on", "h2", "GET / HTTP/1.1\r\nHost: " + site + "\r\n\r\n"},
 		{"half a preface in clear", "", "PRI * HT"},
 	} {
