@@ -16,7 +16,7 @@ import (
 
 const (
 	startWait  = 20 * time.Second // that the SSH service may take to its start
-	reloadWait = 10 * time.Second // and to begin anew with its configuration
+	reloadWait = 30 * time.Second // and to begin anew with its configuration
 	pollLogins = 20 * time.Millisecond
 )
 
