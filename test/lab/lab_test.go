@@ -36,6 +36,7 @@ const (
 	qemuVar        = "SMOLVM_LAB_QEMU"        // QEMU 9 or newer
 	firmwareVar    = "SMOLVM_LAB_FIRMWARE"    // its folders, by colons
 	firecrackerVar = "SMOLVM_LAB_FIRECRACKER" // the folder with firecracker and jailer
+	layerVar       = "SMOLVM_LAB_LAYER"       // a tar of what our Debian image lacks: Debian's QEMU and its libraries
 	testsVar       = "SMOLVM_LAB_TESTS"       // a pattern of tests; "" = all
 	coreVar        = "SMOLVM_LAB_CORE"        // "1" = what fits into 15 minutes beside everything else
 )
@@ -104,6 +105,8 @@ type job struct {
 	Env  []string
 	Dir  string
 	UID  int // who runs it
+	// Root: our Debian image is its root, with Python, ssh and all, and with Debian's QEMU. Otherwise there is nothing but the job.
+	Root bool
 
 	limit time.Duration     // 0: what all have
 	files map[string]string // of its disk: name there to path here
@@ -117,7 +120,7 @@ func (l lab) tests(t *testing.T, pkg, pattern string, env ...string) job {
 	j := job{
 		Args: []string{"./run.test", "-test.v", "-test.timeout", testTimeout, "-test.run", pattern},
 		Env: append([]string{
-			"PATH=/work/bin:/bin", "HOME=/work", "SMOLVM_HOME=/work/home", "SMOLVM_VM_TESTS=1", "SMOLVM_LAB_INSIDE=1", "SMOLVM_TESTGUEST=/work/testguest",
+			"PATH=/work/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/work", "LANG=C.UTF-8", "SMOLVM_HOME=/work/home", "SMOLVM_VM_TESTS=1", "SMOLVM_LAB_INSIDE=1", "SMOLVM_TESTGUEST=/work/testguest",
 			"SMOLVM_FIRECRACKER=/work/bin/firecracker",
 		}, env...),
 		files: map[string]string{"run.test": binary, "testguest": l.guest, "bin/firecracker": filepath.Join(fc, "firecracker"), "bin/jailer": filepath.Join(fc, "jailer")},
@@ -199,6 +202,28 @@ func packDirs(out *tar.Writer, dir string, made map[string]bool) error {
 	return out.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755})
 }
 
+// image is our default image's root.
+func (l lab) image(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(l.home, "images/names/debian"))
+	must(t, err)
+	return filepath.Join(l.home, "images", strings.TrimPrefix(strings.TrimSpace(string(b)), "sha256:"), "rootfs.ext4")
+}
+
+// layer is a file system of what the image lacks.
+func (l lab) layer(t *testing.T) string {
+	t.Helper()
+	in, err := os.Open(os.Getenv(layerVar))
+	must(t, err)
+	defer func() { _ = in.Close() }()
+	path := filepath.Join(l.dir, "layer.ext4")
+	out, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	must(t, err)
+	defer func() { _ = out.Close() }()
+	must(t, ext4.Convert(t.Context(), in, out, 0))
+	return path
+}
+
 // run runs a job to its end and returns its exit status and what it printed. The machine's own death is the test's.
 func (l lab) run(t *testing.T, j job) (status int, output string) {
 	t.Helper()
@@ -206,13 +231,22 @@ func (l lab) run(t *testing.T, j job) (status int, output string) {
 	console := filepath.Join(l.dir, "console")
 	ctx, cancel := context.WithTimeout(t.Context(), cmp.Or(j.limit, limit))
 	defer cancel()
+	memory := "2560"
+	if j.Root {
+		memory = "4096" // what it writes lies there
+	}
 	args := []string{
-		"-M", "q35,accel=tcg", "-cpu", "max", "-smp", "1", "-m", "2560", "-nodefaults", "-no-user-config", "-display", "none",
+		"-M", "q35,accel=tcg", "-cpu", "max", "-smp", "1", "-m", memory, "-nodefaults", "-no-user-config", "-display", "none",
 		"-no-reboot", "-monitor", "none", "-serial", "file:" + console,
 		"-kernel", l.boot.Kernel, "-initrd", l.boot.Initrd, "-append", "console=ttyS0 quiet loglevel=4 panic=-1",
-		"-drive", "if=none,id=modules,format=raw,readonly=on,file=" + l.boot.Modules, "-device", "virtio-blk-pci,drive=modules,serial=modules",
-		"-drive", "if=none,id=job,format=raw,readonly=on,file=" + disk, "-device", "virtio-blk-pci,drive=job,serial=job",
 		"-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
+	}
+	drives := map[string]string{"modules": l.boot.Modules, "job": disk}
+	if j.Root {
+		drives["root"], drives["layer"] = l.image(t), l.layer(t)
+	}
+	for id, path := range drives {
+		args = append(args, "-drive", "if=none,format=raw,readonly=on,id="+id+",file="+path, "-device", "virtio-blk-pci,drive="+id+",serial="+id)
 	}
 	for _, dir := range filepath.SplitList(os.Getenv(firmwareVar)) {
 		args = append(args, "-L", dir)
@@ -329,6 +363,14 @@ func (l lab) program(t *testing.T, pkg, pattern string, env ...string) job {
 		must(t, err)
 		j.add(t, filepath.Join("home", name), path)
 	}
+	return j
+}
+
+// debian is such a job with our Debian image as its root.
+func (l lab) debian(t *testing.T, pkg, pattern string, env ...string) job {
+	t.Helper()
+	j := l.program(t, pkg, pattern, append([]string{"SMOLVM_BIN=/work/bin/smolvm"}, env...)...)
+	j.Root = true
 	return j
 }
 

@@ -30,11 +30,14 @@ type Job struct {
 	Env  []string
 	Dir  string
 	UID  int // who runs it; the job's folders are then his
+	// Root means that it runs in our Debian: the image is the drive "root", what it lacks the drive "layer".
+	Root bool
 }
 
 const (
-	jobDir  = "/job"
-	workDir = "/work"
+	jobDir     = "/job"
+	workDir    = "/work"
+	modulesDir = "/lib/modules"
 )
 
 func main() {
@@ -69,11 +72,8 @@ func run() (int, error) {
 		return 0, err
 	}
 	drives := link.FindDrives()
-	for _, d := range [][2]string{{"modules", "/lib/modules"}, {"job", jobDir}} {
-		if err := os.MkdirAll(d[1], 0o755); err != nil {
-			return 0, err
-		}
-		if err := unix.Mount(drives[d[0]], d[1], "ext4", unix.MS_RDONLY, "noload"); err != nil {
+	for _, d := range [][2]string{{"modules", modulesDir}, {"job", jobDir}} {
+		if err := attach(drives[d[0]], d[1]); err != nil {
 			return 0, fmt.Errorf("mount %s: %w", d[0], err)
 		}
 	}
@@ -91,7 +91,28 @@ func run() (int, error) {
 			return 0, err
 		}
 	}
-	return job()
+	b, err := os.ReadFile(filepath.Join(jobDir, "lab.json"))
+	if err != nil {
+		return 0, err
+	}
+	var j Job
+	if err := json.Unmarshal(b, &j); err != nil {
+		return 0, err
+	}
+	if j.Root {
+		if err := debian(drives); err != nil {
+			return 0, err
+		}
+	}
+	return j.run()
+}
+
+// attach mounts a drive.
+func attach(drive, at string) error {
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		return err
+	}
+	return unix.Mount(drive, at, "ext4", unix.MS_RDONLY, "noload")
 }
 
 func mount(kind, at string) error {
@@ -115,20 +136,19 @@ func writable() error {
 	return unix.Mount("overlay", workDir, "overlay", 0, opts)
 }
 
-func job() (int, error) {
-	b, err := os.ReadFile(filepath.Join(jobDir, "lab.json"))
-	if err != nil {
-		return 0, err
-	}
-	var j Job
-	if err := json.Unmarshal(b, &j); err != nil {
-		return 0, err
-	}
+func (j Job) run() (int, error) {
 	out, err := openPort("lab.out")
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = out.Close() }()
+	for _, v := range j.Env {
+		if path, ok := strings.CutPrefix(v, "PATH="); ok {
+			if err := os.Setenv("PATH", path); err != nil { // a name without a folder is looked for there
+				return 0, err
+			}
+		}
+	}
 	cmd := exec.CommandContext(context.Background(), j.Args[0], j.Args[1:]...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = j.Env, filepath.Join(workDir, j.Dir), out, out
 	if j.UID != 0 {
@@ -137,11 +157,28 @@ func job() (int, error) {
 		}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(j.UID), Gid: uint32(j.UID)}}
 	}
-	err = cmd.Run()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		return exit.ExitCode(), nil
+	if err := cmd.Start(); err != nil {
+		return 0, err
 	}
-	return 0, err
+	return await(cmd.Process.Pid)
+}
+
+// await collects whatever ends, which is the first process's duty, until a process of ours does.
+func await(pid int) (int, error) {
+	for {
+		var status unix.WaitStatus
+		ended, err := unix.Wait4(-1, &status, 0, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return 0, err
+		case ended != pid:
+		case status.Signaled():
+			return 128 + int(status.Signal()), nil
+		case status.Exited():
+			return status.ExitStatus(), nil
+		}
+	}
 }
 
 // give makes the job's folders a user's.
@@ -197,7 +234,7 @@ func insert(path, params string) error {
 
 // modprobe loads a module and what it needs.
 func modprobe(name, params string) error {
-	deps, err := os.ReadFile("/lib/modules/modules.dep")
+	deps, err := os.ReadFile(filepath.Join(modulesDir, "modules.dep"))
 	if err != nil {
 		return err
 	}
@@ -207,11 +244,11 @@ func modprobe(name, params string) error {
 			continue
 		}
 		for _, n := range slices.Backward(strings.Fields(needs)) {
-			if err := insert("/lib/modules/"+n, ""); err != nil {
+			if err := insert(filepath.Join(modulesDir, n), ""); err != nil {
 				return err
 			}
 		}
-		return insert("/lib/modules/"+file, params)
+		return insert(filepath.Join(modulesDir, file), params)
 	}
 	return fmt.Errorf("module %s: %w", name, fs.ErrNotExist)
 }
