@@ -322,6 +322,19 @@ func TestRequireAccel(t *testing.T) {
 	}
 }
 
+// TestRequireAccelPatience: where emulation is refused, an accelerator that is not proven gets the whole boot timeout: there is nothing else.
+func TestRequireAccelPatience(t *testing.T) {
+	m := rig(t, "silent-kvm")
+	if _, err := m.Create(t.Context(), api.Config{ID: "a", DiskMiB: 256, RequireAccel: true, BootTimeoutMs: 700}, CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // so short a time proves nothing for the next start
+		if _, err := m.Start(t.Context(), "a", nil); err == nil || !strings.Contains(err.Error(), "within 700ms") {
+			t.Errorf("it starts with %v", err)
+		}
+	}
+}
+
 // TestRequireConfinement: a VM that asks for every wall does not start where one is missing, and nothing of it runs on.
 func TestRequireConfinement(t *testing.T) {
 	m := rig(t, "")

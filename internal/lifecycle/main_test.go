@@ -84,6 +84,12 @@ func engines(ctx context.Context, script string) *engine.Registry {
 			}
 			return ctx.Err()
 		}
+	case "silent-kvm":
+		o.Caps.Accels = []engine.Accel{{Name: "kvm"}, {Name: "tcg", Emulated: true}}
+		o.Boot = func(ctx context.Context, _ *fake.Machine) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}
 	case "no-start":
 		o.StartErr = func(engine.Spec) error { return errors.New("the engine does not want to") }
 	case "stubborn":

@@ -173,14 +173,14 @@ type booting struct {
 
 // any starts with the best accelerator that works.
 func (b *booting) any(ctx context.Context) error {
-	require := b.s.config.Config.RequireAccel
+	require, ways := b.s.config.Config.RequireAccel, b.ways
+	if require { // what is refused is nothing to go on with
+		ways = slices.DeleteFunc(slices.Clone(ways), func(way engine.Candidate) bool { return way.Accel.Emulated })
+	}
 	var missing []string
-	for i, way := range b.ways {
+	for i, way := range ways {
 		b.way = way
-		a, last := way.Accel, i == len(b.ways)-1
-		if a.Emulated && require {
-			continue
-		}
+		a, last := way.Accel, i == len(ways)-1
 		if a.Missing != "" {
 			missing = append(missing, strings.TrimSuffix(fmt.Sprintf("%s: %s (%s)", b.way, a.Missing, a.Remedy), " ()"))
 			continue
@@ -194,15 +194,15 @@ func (b *booting) any(ctx context.Context) error {
 			missing = append(missing, fmt.Sprintf("%s: does not run our kernel (%s)", b.way, verdict.Evidence))
 			continue
 		}
-		begun := time.Now()
-		err := b.one(ctx, a, b.timeout(a, known || last)) // there is nothing to go on with after the last
+		begun, limit := time.Now(), b.timeout(a, known || last) // there is nothing to go on with after the last
+		err := b.one(ctx, a, limit)
 		if err == nil {
 			if !known {
 				b.keep(trial, engine.Verdict{Usable: true, Evidence: fmt.Sprintf("hello after %.1f s", time.Since(begun).Seconds())})
 			}
 			return nil
 		}
-		if known || ctx.Err() != nil {
+		if known || ctx.Err() != nil || limit < bootUnproven { // in less it proves nothing
 			return err
 		}
 		evidence := excerpt.Cut(excerpt.Printable(strings.ReplaceAll(err.Error(), "\n", " ")), 500)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/engine/enginetest"
+	"github.com/smolvm/smolvm/internal/engine/kvm"
 	"github.com/smolvm/smolvm/internal/image"
 	"github.com/smolvm/smolvm/internal/image/apt"
 	"github.com/smolvm/smolvm/internal/image/kernel"
@@ -80,8 +81,15 @@ func needVM(t *testing.T) kit {
 	if !caps.Tested {
 		t.Errorf("QEMU %s is none of the tested %v", caps.Version, testedSeries())
 	}
-	return kit{engine: e, boot: boot, accel: caps.Accels[len(caps.Accels)-1].Name}
+	k := kit{engine: e, boot: boot, accel: caps.Accels[len(caps.Accels)-1].Name}
+	if inLab() {
+		k.accel = kvm.Name
+	}
+	return k
 }
+
+// inLab reports whether this is the machine of test/lab, which has a working KVM.
+func inLab() bool { return os.Getenv("SMOLVM_LAB_INSIDE") == "1" }
 
 // testguest returns the suite's guest: the VM lane has built it, at home it is built here.
 func testguest(t *testing.T) string {
@@ -130,18 +138,22 @@ func (k kit) spec(t *testing.T) engine.Spec {
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "net"), os.NewFile(uintptr(pair[1]), "nic")
 	t.Cleanup(func() { _, _, _, _ = l.Close(), listener.Close(), ours.Close(), theirs.Close() })
-	return engine.Spec{
+	s := engine.Spec{
 		Name: "suite", CPUs: 1, MemoryMiB: 192, Accel: k.accel, Cmdline: "loglevel=4",
 		Kernel: open(k.boot.Kernel, os.O_RDONLY), Initrd: open(k.boot.Initrd, os.O_RDONLY),
 		Drives:        []engine.Drive{{ID: "modules", File: open(k.boot.Modules, os.O_RDONLY), ReadOnly: true}, {ID: "disk", File: disk}},
 		NIC:           &engine.NIC{FD: theirs, MAC: net.HardwareAddr{2, 0x53, 0x4d, 0, 0, 1}, MTU: 65520},
 		AgentListener: listener, AgentPath: path,
 	}
+	if launch.IsRoot() {
+		s.UID = 1_900_065_535
+	}
+	return s
 }
 
 func TestVMSuite(t *testing.T) {
 	k := needVM(t)
-	enginetest.Run(t, enginetest.Config{Engine: k.engine, Spec: k.spec, Patience: patience})
+	enginetest.Run(t, enginetest.Config{Engine: k.engine, Spec: k.spec, Patience: patience, Flaky: inLab()})
 }
 
 // TestVMFullDisk: what the host cannot write is an error in the guest and an event, and the machine goes on.
@@ -230,9 +242,6 @@ func TestVMDiskRate(t *testing.T) {
 func TestVMCoreConfined(t *testing.T) {
 	k := needVM(t)
 	s := k.spec(t)
-	if launch.IsRoot() {
-		s.UID = 1_900_065_535
-	}
 	m, err := k.engine.Start(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
