@@ -30,7 +30,7 @@ func (s *suite) startAnother() *another {
 	a := &another{suite: s, id: s.id + "-b"}
 	s.ok("create", "--name", a.id, "--net", "open", "--dns", resolver)
 	s.Cleanup(func() { _, _ = s.run("rm", "-f", a.id) })
-	s.ok("start", a.id)
+	s.start(a.id)
 	cmd := exec.CommandContext(s.Context(), s.bin, "exec", "-i", a.id, "--", "python3", "-", "watch", servicePort)
 	cmd.Stdin = strings.NewReader(client)
 	out, err := cmd.StdoutPipe()

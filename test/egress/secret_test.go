@@ -45,7 +45,7 @@ func (s *suite) secrets() {
 	s.ok("rm", "-f", s.id)
 	create := slices.Concat([]string{"create", "--name", s.id, "--secret", "TOKEN=env:EGRESS_TOKEN@web.test", "--secret", "KEY=env:EGRESS_KEY@web.test;query"}, webArgs())
 	s.ok(create...)
-	s.ok("start", s.id)
+	s.start(s.id)
 	exe, err := os.Executable()
 	if err != nil {
 		s.Fatal(err)
