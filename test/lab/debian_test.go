@@ -7,6 +7,7 @@ import (
 
 // TestLabDebian: a job has our Debian image for its root, and can use what is in it as on a machine of its own.
 func TestLabDebian(t *testing.T) {
+	beyondCore(t)
 	l := open(t)
 	j := l.debian(t, "internal/sys/tail", "^$")
 	j.Args = []string{"bash", "-euc", `

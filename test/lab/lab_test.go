@@ -181,7 +181,12 @@ func pack(w io.Writer, facts []byte, files map[string]string) error {
 		if err != nil {
 			return err
 		}
-		if err := out.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(b))}); err != nil {
+		st, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		// To the nanosecond: an image whose time is another one than when it was made is hashed at every start.
+		if err := out.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(b)), ModTime: st.ModTime(), Format: tar.FormatPAX}); err != nil {
 			return err
 		}
 		if _, err := out.Write(b); err != nil {

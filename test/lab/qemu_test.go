@@ -7,6 +7,7 @@ import (
 
 // TestLabQEMU: QEMU with KVM keeps the contract, too.
 func TestLabQEMU(t *testing.T) {
+	beyondCore(t)
 	l := open(t)
 	j := l.tests(t, "internal/engine/qemu", "^TestVM")
 	j.Root = true
@@ -37,5 +38,16 @@ for e in json.load(sys.stdin):
 	}
 	if status != 0 {
 		t.Errorf("smolvm run ends with status %d", status)
+	}
+}
+
+// TestLabQEMUAsUser: no root is needed.
+func TestLabQEMUAsUser(t *testing.T) {
+	beyondCore(t)
+	l := open(t)
+	j := l.tests(t, "internal/engine/qemu", "^TestVMCoreConfined$")
+	j.Root, j.UID = true, 1000
+	if status, out := l.run(t, j); status != 0 || !strings.Contains(out, "--- PASS: TestVMCoreConfined") {
+		t.Errorf("the tests end with status %d", status)
 	}
 }
