@@ -311,6 +311,17 @@ func TestUselessAccelerator(t *testing.T) {
 	}
 }
 
+// TestKilledIsNoVerdict: that somebody kills a monitor says nothing about its accelerator.
+func TestKilledIsNoVerdict(t *testing.T) {
+	m := rig(t, "killed-kvm")
+	create(t, m, "a", CreateOptions{})
+	for range 2 {
+		if _, err := m.Start(t.Context(), "a", nil); !errdefs.Is(err, errdefs.Engine) || !strings.Contains(err.Error(), "it was killed before its agent said hello") {
+			t.Errorf("it starts with %v", err)
+		}
+	}
+}
+
 // TestRequireAccel: where there is nothing but emulation, a VM that refuses that is told so.
 func TestRequireAccel(t *testing.T) {
 	m := rig(t, "")

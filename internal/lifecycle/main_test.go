@@ -84,6 +84,15 @@ func engines(ctx context.Context, script string) *engine.Registry {
 			}
 			return ctx.Err()
 		}
+	case "killed-kvm":
+		o.Caps.Accels = []engine.Accel{{Name: "kvm"}, {Name: "tcg", Emulated: true}}
+		o.Boot = func(ctx context.Context, m *fake.Machine) error {
+			if m.Spec().Accel == "kvm" {
+				m.End(engine.Exit{Kind: engine.ExitKilled, Signal: "SIGKILL"})
+				<-ctx.Done()
+			}
+			return ctx.Err()
+		}
 	case "silent-kvm":
 		o.Caps.Accels = []engine.Accel{{Name: "kvm"}, {Name: "tcg", Emulated: true}}
 		o.Boot = func(ctx context.Context, _ *fake.Machine) error {

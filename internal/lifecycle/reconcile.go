@@ -97,6 +97,9 @@ func (m *Manager) settleEnded(ctx context.Context, id, asked string) (store.Reco
 		}
 		return rec, store.NotFound(id)
 	}
+	if err := m.store.Reclaim(id); err != nil {
+		m.log.Warn("a monitor's user id still has the disk", "vm", id, "error", err)
+	}
 	st.Reason = reasonSupervisor
 	switch {
 	case st.BootID != bootID:

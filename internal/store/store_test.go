@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
 	"github.com/smolvm/smolvm/internal/sys/lock"
@@ -185,6 +187,35 @@ func TestReadRefuses(t *testing.T) {
 	}
 	if _, err := s.Read("../x"); !errdefs.Is(err, errdefs.Invalid) {
 		t.Errorf("a path: %v", err)
+	}
+}
+
+// TestReclaim: a disk that is left to a monitor's user id is taken back, and nothing else is touched.
+func TestReclaim(t *testing.T) {
+	s := open(t)
+	publish(t, s, "x")
+	disk := s.Path("x", DiskFile)
+	if err := s.Reclaim("x"); err == nil {
+		t.Error("a VM without a disk")
+	}
+	if err := os.WriteFile(disk, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Reclaim("x"); err != nil {
+		t.Error(err)
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("gives a file to another user")
+	}
+	if err := os.Chown(disk, 1_900_000_001, 1_900_000_001); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Reclaim("x"); err != nil {
+		t.Error(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(disk, &st); err != nil || st.Uid != 0 || st.Gid != uint32(os.Getegid()) {
+		t.Errorf("it belongs to %d:%d (%v)", st.Uid, st.Gid, err)
 	}
 }
 

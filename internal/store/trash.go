@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/smolvm/smolvm/internal/sys/fault"
 )
 
@@ -29,6 +31,18 @@ func (s *Store) Discard(id string) error {
 	}
 	fault.Point("delete.renamed")
 	return hostError("delete the VM "+id, os.RemoveAll(to))
+}
+
+// Reclaim gives the disk of the VM id back to whom its directory belongs: a monitor with a user id of its own may have had it, and
+// who was to give it back was killed. The number may be another VM's next. The caller holds the lock, and nothing of the VM
+// runs any more.
+func (s *Store) Reclaim(id string) error {
+	var its, disks unix.Stat_t
+	err := errors.Join(unix.Stat(s.Dir(id), &its), unix.Lstat(s.Path(id, DiskFile), &disks))
+	if err == nil && (its.Uid != disks.Uid || its.Gid != disks.Gid) {
+		err = os.Lchown(s.Path(id, DiskFile), int(its.Uid), int(its.Gid))
+	}
+	return hostError("take the disk of the VM "+id+" back", err)
 }
 
 // Sweep removes what died half way: directories in the trash, and VMs whose making ended without Publish. It is cheap

@@ -5,12 +5,15 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
@@ -202,7 +205,7 @@ func (b *booting) any(ctx context.Context) error {
 			}
 			return nil
 		}
-		if known || ctx.Err() != nil || limit < bootUnproven { // in less it proves nothing
+		if known || ctx.Err() != nil || limit < bootUnproven || errors.Is(err, errKilled) { // in less it proves nothing
 			return err
 		}
 		evidence := excerpt.Cut(excerpt.Printable(strings.ReplaceAll(err.Error(), "\n", " ")), 500)
@@ -278,11 +281,20 @@ func (b *booting) one(ctx context.Context, a engine.Accel, limit time.Duration) 
 		return nil
 	}
 	b.drop(ctx)
+	if errors.Is(err, errKilled) {
+		return err
+	}
 	if boot.Err() != nil && ctx.Err() == nil {
 		err = errdefs.Timeout.Errorf("no hello from the guest's agent within %s", limit)
 	}
 	return b.s.withConsole(err)
 }
+
+// Why there will be no hello. That somebody killed the monitor says nothing about its accelerator.
+var (
+	errEnded  = errors.New("it ended before its agent said hello")
+	errKilled = errors.New("it was killed before its agent said hello")
+)
 
 // hello waits for the agent, or for what makes waiting vain.
 func (b *booting) hello(ctx context.Context, broken <-chan string) (*client.Client, error) {
@@ -293,7 +305,11 @@ func (b *booting) hello(ctx context.Context, broken <-chan string) (*client.Clie
 		exit, err := machine.Wait(ctx)
 		if err == nil {
 			o := (&ending{}).outcome(exit, b.s.console.Tail(8<<10))
-			cancel(errdefs.Engine.Errorf("it ended before its agent said hello: %s", o.reason))
+			why := errEnded
+			if exit.Kind == engine.ExitKilled && exit.Signal == unix.SignalName(unix.SIGKILL) { // no fault of its own does that
+				why = errKilled
+			}
+			cancel(errdefs.Engine.Errorf("%w: %s", why, o.reason))
 		}
 	}()
 	go func() {

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -99,8 +100,10 @@ func (p *Programs[V]) ask(ctx context.Context, path string, info fs.FileInfo) (P
 	if found.Version, err = p.Parse(said); err != nil {
 		return found, fmt.Errorf("%s: %w", path, err)
 	}
-	// What it says may name a distribution's package; size and time tell a build of one's own.
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%d\n%d", path, said, info.Size(), info.ModTime().UnixNano()))
+	// What it says may name a distribution's package; size and time tell a build of one's own. Only the first line counts:
+	// Firecracker logs below it that it ends, and when.
+	first, _, _ := bytes.Cut(said, []byte("\n"))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%d\n%d", path, first, info.Size(), info.ModTime().UnixNano()))
 	found.Build = hex.EncodeToString(sum[:8])
 	return found, nil
 }
