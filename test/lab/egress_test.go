@@ -26,8 +26,9 @@ func egress(t *testing.T, engine string) {
 	l := open(t)
 	j := l.debian(t, "test/egress", "^TestVMCoreEgress$", "SMOLVM_ENGINE="+engine)
 	j.addConfig(t, slow)
+	j.Args = append([]string{"bash", "-euc", `"$0" "$@"` + proven}, j.Args...)
 	status, out := l.run(t, j)
-	if status != 0 || !strings.Contains(out, "--- PASS: TestVMCoreEgress") {
+	if status != 0 || !strings.Contains(out, "--- PASS: TestVMCoreEgress") || !strings.Contains(out, "proven: "+engine+" kvm usable\n") {
 		t.Errorf("the suite ends with status %d", status)
 	}
 }

@@ -1,6 +1,6 @@
 // Package lab runs tests of the engines on a machine that has a working KVM, in software: QEMU emulates a processor with
-// SVM, the kernel of our guests runs on it with kvm_amd, and Firecracker below that. It proves what the engines do, never how
-// fast. `script/test lab` sets it up.
+// SVM, the kernel of our guests runs on it with kvm_amd, and Firecracker and QEMU below that. A job is static programs alone, or
+// has our Debian image for its root. It proves what the engines do, never how fast. `script/test lab` sets it up.
 package lab
 
 import (
