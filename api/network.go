@@ -158,6 +158,8 @@ type NetRecord struct {
 	Method     string `json:"method,omitempty"` // of a request
 	Path       string `json:"path,omitempty"`   // of a request: decoded, without the query
 	Status     int    `json:"status,omitempty"` // of a request's response
+	// HTTPVersion is what a request came by: "HTTP/1.1", "HTTP/2".
+	HTTPVersion string `json:"http_version,omitempty"`
 	// Secrets are the names of those that were put into a request.
 	Secrets []string `json:"secrets,omitempty"`
 	// Count is how many a "dropped" record stands for, or one about frames that are no flows.

@@ -94,6 +94,7 @@ type (
 		Response response `json:"response"`
 		Cache    struct{} `json:"cache"`
 		Timings  timings  `json:"timings"`
+		Server   string   `json:"serverIPAddress,omitempty"`
 
 		// What the format has no field for; such begin with an underscore.
 		Verdict string   `json:"_verdict"`
@@ -135,17 +136,22 @@ type (
 
 func entryOf(r api.NetRecord) entry {
 	const unknown = -1 // the format's word for it
+	version := r.HTTPVersion
+	if version == "" { // a record of an older SmolVM
+		version = "HTTP"
+	}
 	return entry{
 		Started: r.Time.UTC().Format(time.RFC3339Nano), Time: r.DurationMs,
 		Request: request{
-			Method: r.Method, URL: address(r), HTTPVersion: "HTTP", Cookies: []pair{}, Headers: []pair{}, QueryString: []pair{},
+			Method: r.Method, URL: address(r), HTTPVersion: version, Cookies: []pair{}, Headers: []pair{}, QueryString: []pair{},
 			HeadersSize: unknown, BodySize: r.BytesOut,
 		},
 		Response: response{
-			Status: r.Status, StatusText: http.StatusText(r.Status), HTTPVersion: "HTTP", Cookies: []pair{}, Headers: []pair{},
+			Status: r.Status, StatusText: http.StatusText(r.Status), HTTPVersion: version, Cookies: []pair{}, Headers: []pair{},
 			Content: content{r.BytesIn, "application/octet-stream"}, HeadersSize: unknown, BodySize: r.BytesIn,
 		},
 		Timings: timings{Wait: r.DurationMs}, // of which we know only the whole
+		Server:  r.Addr,
 		Verdict: r.Verdict, Rule: r.Rule, Reason: r.Reason, Secrets: r.Secrets,
 	}
 }

@@ -223,7 +223,7 @@ func whole(f *os.File) (int64, error) {
 
 // appendRecord adds a line. Texts come from a hostile guest: they have a limit, and JSON escapes them.
 func appendRecord(to []byte, r api.NetRecord) []byte {
-	for _, text := range []*string{&r.Kind, &r.Name, &r.Addr, &r.Proto, &r.QType, &r.Verdict, &r.Rule, &r.Reason, &r.Method} {
+	for _, text := range []*string{&r.Kind, &r.Name, &r.Addr, &r.Proto, &r.QType, &r.Verdict, &r.Rule, &r.Reason, &r.Method, &r.HTTPVersion} {
 		*text = excerpt.Cut(*text, maxText)
 	}
 	r.Path = excerpt.Cut(r.Path, maxPath)

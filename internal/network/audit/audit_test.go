@@ -199,7 +199,7 @@ func TestHostileTexts(t *testing.T) {
 	w.Add(api.NetRecord{Kind: "dns", Name: strings.Repeat("\n\x1b\xff\"", 1000), Time: time.Date(20_000, 1, 1, 0, 0, 0, 0, time.UTC)})
 	w.Add(rec("b"))
 	odd := strings.Repeat("\x1b", 5000) // the most that a request's record can be still is read
-	w.Add(api.NetRecord{Kind: "http", Name: odd, Addr: odd, Proto: odd, Verdict: odd, Rule: odd, Reason: odd, Method: odd, Path: odd, QType: odd, Secrets: slices.Repeat([]string{odd}, 500)})
+	w.Add(api.NetRecord{Kind: "http", Name: odd, Addr: odd, Proto: odd, Verdict: odd, Rule: odd, Reason: odd, Method: odd, Path: odd, HTTPVersion: odd, QType: odd, Secrets: slices.Repeat([]string{odd}, 500)})
 	_ = w.Close()
 	if got := all(t, dir); len(got) != 3 {
 		t.Errorf("%d records", len(got))

@@ -699,6 +699,8 @@ class NetRecord:
     status: int = 0
     secrets: list[str] = field(default_factory=list)
     """The names of the secrets that were put into it."""
+    http_version: str = ""
+    """What it came by: HTTP/1.1, HTTP/2."""
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> NetRecord:

@@ -46,7 +46,7 @@ func TestRequests(t *testing.T) {
 		}
 		n := r.found("the upload", func(n api.NetRecord) bool { return n.Method == http.MethodPut })
 		if n.Kind != "http" || n.Verdict != "allow" || n.Status != 200 || n.BytesOut != int64(len(big)) || n.BytesIn != int64(len(got.body)) || n.Path != "/up" ||
-			n.Name != site || n.Proto != "https" || n.Addr != "198.51.100.1" || !strings.Contains(n.Rule, site) {
+			n.Name != site || n.Proto != "https" || n.HTTPVersion != strings.TrimSuffix(proto, ".0") || n.Addr != "198.51.100.1" || !strings.Contains(n.Rule, site) {
 			t.Errorf("%+v", n)
 		}
 		r.mu.Lock()

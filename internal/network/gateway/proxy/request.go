@@ -66,6 +66,7 @@ func (s *Session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel(nil)
 	q := &request{cancel: cancel, record: api.NetRecord{
 		Time: time.Now(), Kind: "http", Name: s.flow.Name, Port: int(s.flow.Port), Proto: s.scheme(), Verdict: "allow", Method: short(r.Method, 32),
+		HTTPVersion: strings.Replace(r.Proto, "2.0", "2", 1), // it has no minor version
 	}}
 	counted := &writer{ResponseWriter: w, q: q}
 	// First its place, then the question: a policy that changes meanwhile finds it there.
