@@ -3,5 +3,8 @@
 // policy takes for public; behind them lie the private and metadata addresses, so that a packet that leaks does arrive,
 // and is seen. It needs root, or user namespaces.
 //
+// TestVMLongClients has friendly clients in that place: git, pip, npm and curl, as docs/https.md tells how to use them, of
+// servers of our own by the names github.com, pypi.org and registry.npmjs.org.
+//
 // Layer: tests only; nothing imports it.
 package egress

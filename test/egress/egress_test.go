@@ -35,14 +35,18 @@ func TestMain(m *testing.M) {
 }
 
 // TestVMCoreEgress runs the suite in a network namespace of its own.
-func TestVMCoreEgress(t *testing.T) {
+func TestVMCoreEgress(t *testing.T) { apart(t, "^TestInside$") }
+
+// apart runs tests in a network namespace of their own.
+func apart(t *testing.T, pattern string) {
+	t.Helper()
 	if os.Getenv("SMOLVM_VM_TESTS") != "1" {
 		t.Skip("boots virtual machines; script/test runs it")
 	}
 	if _, err := exec.LookPath("ip"); err != nil {
 		t.Skip("needs iproute2")
 	}
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestInside$", "-test.v", "-test.timeout="+flag.Lookup("test.timeout").Value.String())
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run="+pattern, "-test.v", "-test.timeout="+flag.Lookup("test.timeout").Value.String())
 	cmd.Env = append(os.Environ(), partVar+"="+partInside)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	if os.Geteuid() != 0 {
@@ -64,10 +68,11 @@ type suite struct {
 	world *world
 }
 
-// TestInside is the suite.
-func TestInside(t *testing.T) {
+// inside is a suite for the VM id, in the namespace that apart made, with an outside that the host trusts.
+func inside(t *testing.T, id string) *suite {
+	t.Helper()
 	if os.Getenv(partVar) != partInside {
-		t.Skip("TestVMCoreEgress runs it")
+		t.Skip("a test that makes a network namespace runs it")
 	}
 	bin := os.Getenv("SMOLVM_BIN")
 	if bin == "" {
@@ -78,7 +83,12 @@ func TestInside(t *testing.T) {
 		t.Fatal(err)
 	}
 	newAuthority(t)
-	s := &suite{T: t, bin: bin, id: "t-egress-" + strconv.Itoa(os.Getpid()), world: startWorld(t)}
+	return &suite{T: t, bin: bin, id: id, world: startWorld(t)}
+}
+
+// TestInside is the suite.
+func TestInside(t *testing.T) {
+	s := inside(t, "t-egress-"+strconv.Itoa(os.Getpid()))
 	opened, closed := s.listener("127.0.0.1:0"), s.listener(":0")
 	allow := allowArgs(opened)
 	s.ok(append([]string{"create", "--name", s.id}, allow...)...)

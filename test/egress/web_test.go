@@ -128,6 +128,7 @@ func startSite(out *printer, plain, secure net.Listener) {
 		n, _ := io.Copy(io.Discard, r.Body)
 		_, _ = fmt.Fprintf(w, "hello %s %d %s", r.Proto, n, r.Header.Get("Authorization"))
 	})
+	addServices(mux)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		out.say("http %s %s %s auth=%s", r.Host, r.Method, r.RequestURI, r.Header.Get("Authorization"))
 		mux.ServeHTTP(w, r)

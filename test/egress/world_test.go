@@ -247,6 +247,9 @@ func answer(p net.PacketConn, out *printer) {
 		"web.test": {web}, "other.web.test": {web}, "expired.web.test": {web}, "self.web.test": {web}, "misnamed.web.test": {web}, "opaque.test": {web},
 		"grease.test": {web}, "closed.test": {web}, "inside.web.test": {private}, "six.wild.test": {"2001:db8:1::1"}, "inner.other.test": {private},
 	}
+	for _, name := range serviceNames() {
+		zone[name] = []string{web}
+	}
 	alias := map[string]string{"alias.wild.test": "inner.other.test", "calias.wild.test": "good.test"}
 	b := make([]byte, 4096)
 	rebind := 0

@@ -1,31 +1,15 @@
 package vm
 
 import (
-	"bytes"
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/smolvm/smolvm/test/typed"
 )
-
-// block is a fenced block of shell commands in a document. The comment line before it says what the tests do with it:
-// "<!-- run -->" runs it in a VM-capable lane, "<!-- run long -->" in script/test long, and a "text" block that follows at once is what it must print, where "…"
-// stands for anything; "<!-- not run: reason -->" is only shown.
-type block struct {
-	file, comment, script, output string
-	line                          int
-}
-
-// The marks of blocks that are run.
-const (
-	runShort = "<!-- run -->"
-	runLong  = "<!-- run long -->"
-)
-
-func (b block) runs() bool { return b.comment == runShort || b.comment == runLong }
 
 // documents returns the Markdown files that users read.
 func documents(t *testing.T) []string {
@@ -46,34 +30,11 @@ func documents(t *testing.T) []string {
 }
 
 // blocks finds the shell blocks of a document.
-func blocks(t *testing.T, file string) []block {
+func blocks(t *testing.T, file string) []typed.Block {
 	t.Helper()
-	text, err := os.ReadFile(file)
+	out, err := typed.Blocks(file)
 	if err != nil {
 		t.Fatal(err)
-	}
-	var out []block
-	var before, fence string
-	var body []string
-	shell := -2 // the line where the last shell block ended
-	for i, line := range strings.Split(string(text), "\n") {
-		switch {
-		case fence == "" && strings.HasPrefix(line, "```"):
-			fence, body = line, nil
-		case line == "```":
-			joined := strings.Join(body, "\n") + "\n"
-			if fence == "```sh" {
-				out = append(out, block{file: filepath.Base(file), comment: before, script: joined, line: i - len(body)})
-				shell = i
-			} else if fence == "```text" && len(out) > 0 && i-len(body)-shell <= 3 {
-				out[len(out)-1].output = joined
-			}
-			fence, before = "", ""
-		case fence != "":
-			body = append(body, line)
-		case strings.TrimSpace(line) != "":
-			before = line
-		}
 	}
 	return out
 }
@@ -84,11 +45,13 @@ func TestDocsAreMarked(t *testing.T) {
 	for _, file := range documents(t) {
 		for _, b := range blocks(t, file) {
 			switch {
-			case b.runs():
+			case b.Comment == typed.Egress && b.File != "https.md":
+				t.Errorf("%s:%d: test/egress runs blocks of https.md alone", b.File, b.Line)
+			case b.Runs():
 				runs++
-			case strings.HasPrefix(b.comment, "<!-- not run: "):
+			case strings.HasPrefix(b.Comment, "<!-- not run: "):
 			default:
-				t.Errorf("%s:%d: the shell block is neither marked to be run nor says why not", b.file, b.line)
+				t.Errorf("%s:%d: the shell block is neither marked to be run nor says why not", b.File, b.Line)
 			}
 		}
 	}
@@ -138,52 +101,30 @@ func TestChangelog(t *testing.T) {
 }
 
 // TestVMDocs runs the commands of the documents as a reader would type them, from the top of a tree that is built.
-func TestVMDocs(t *testing.T) { typed(t, runShort) }
+func TestVMDocs(t *testing.T) { typeAll(t, typed.Short) }
 
 // TestVMLongDocs runs those that take minutes.
-func TestVMLongDocs(t *testing.T) { typed(t, runLong) }
+func TestVMLongDocs(t *testing.T) { typeAll(t, typed.Long) }
 
-// typed runs the blocks with a mark.
-func typed(t *testing.T, mark string) {
+// typeAll runs the blocks with a mark.
+func typeAll(t *testing.T, mark string) {
 	c := program(t)
 	for _, file := range documents(t) {
 		dir := t.TempDir()
-		if err := os.Mkdir(filepath.Join(dir, "bin"), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(c.bin, filepath.Join(dir, "bin", "smolvm")); err != nil {
+		if err := typed.Folder(dir, c.bin); err != nil {
 			t.Fatal(err)
 		}
 		for _, b := range blocks(t, file) {
-			if b.comment != mark {
+			if b.Comment != mark {
 				continue
 			}
-			t.Run(b.file+":"+itoa(b.line), func(t *testing.T) { b.run(t, dir) })
+			t.Run(b.File+":"+itoa(b.Line), func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+				defer cancel()
+				if err := b.Run(ctx, dir); err != nil {
+					t.Error(err)
+				}
+			})
 		}
 	}
-}
-
-func (b block) run(t *testing.T, dir string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", b.script)
-	cmd.Dir = dir
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("%v\n%s\nstdout: %s\nstderr: %s", err, b.script, stdout.String(), stderr.String())
-	}
-	if b.output != "" && !pattern(b.output).MatchString(stdout.String()) {
-		t.Errorf("it printed\n%s\nthe document says\n%s", stdout.String(), b.output)
-	}
-}
-
-// pattern makes an expression of a text in which "…" stands for anything.
-func pattern(text string) *regexp.Regexp {
-	parts := strings.Split(text, "…")
-	for i := range parts {
-		parts[i] = regexp.QuoteMeta(parts[i])
-	}
-	return regexp.MustCompile(`(?s)^` + strings.Join(parts, ".*") + `$`)
 }
