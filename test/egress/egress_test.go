@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -54,9 +55,12 @@ func apart(t *testing.T, pattern string) {
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
 	}
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout // as it comes: a suite that hangs has told how far it got
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = io.MultiWriter(os.Stdout, &out), os.Stdout // as it comes: a suite that hangs has told how far it got
 	if err := cmd.Run(); err != nil {
 		t.Errorf("the suite: %v", err)
+	} else if !bytes.Contains(out.Bytes(), []byte("\n--- PASS: TestInside")) {
+		t.Error("the suite did not run")
 	}
 }
 
