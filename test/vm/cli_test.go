@@ -253,6 +253,20 @@ func (c cli) list(t *testing.T, args ...string) map[string]api.Sandbox {
 	return byID
 }
 
+// engine is the engine of a name ("qemu", or "qemu 7.2.22" as inspect has it), as this host has it.
+func (c cli) engine(t *testing.T, name string) api.Engine {
+	t.Helper()
+	var all []api.Engine
+	decode(t, c.ok(t, "engine", "ls", "--json"), &all)
+	for _, e := range all {
+		if e.Path != "" && (name == e.Name || name == e.Name+" "+e.Version) {
+			return e
+		}
+	}
+	t.Fatalf("no engine %q among %+v", name, all)
+	return api.Engine{}
+}
+
 func (c cli) exists(ctx context.Context, id string) bool {
 	return c.command(ctx, nil, "inspect", "--json", id).Run() == nil
 }

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -137,7 +138,7 @@ func TestVMLongHostFaults(t *testing.T) {
 	})
 	t.Run("a damaged image", func(t *testing.T) { damagedImage(t, c) })
 	t.Run("a home that is shut", func(t *testing.T) { shutHome(t, c) })
-	t.Run("no QEMU", func(t *testing.T) { noQEMU(t, c) })
+	t.Run("no monitor", func(t *testing.T) { noMonitor(t, c, c.engine(t, c.inspect(t, id).Engine)) })
 	t.Run("the host was restarted", func(t *testing.T) { restartedHost(t, c, id) })
 	t.Run("rm during exec", func(t *testing.T) {
 		b := c.background(t, "exec", id, "--", "sh", "-c", "echo up; sleep 600")
@@ -222,16 +223,16 @@ func damagedImage(t *testing.T, c cli) {
 	r.want(t, 0)
 }
 
-// noQEMU: without its program nothing is made, and it is told what to install.
-func noQEMU(t *testing.T, c cli) {
-	qemu, err := exec.LookPath("qemu-system-x86_64")
-	if err != nil {
-		t.Fatal(err)
-	}
+// noMonitor: without its engine's program nothing is made, and it is told what to install.
+func noMonitor(t *testing.T, c cli, engine api.Engine) {
+	says := map[string][2]string{
+		"qemu":        {"QEMU is not installed", "try: apt-get install qemu-system-x86"},
+		"firecracker": {"Firecracker is not installed", "try: smolvm engine install firecracker"},
+	}[engine.Name]
 	before := len(c.list(t, "-a"))
-	cmd := exec.CommandContext(t.Context(), "unshare", "-Urm", "sh", "-c", `mount --bind /dev/null "$1" && shift && exec "$@"`, "sh", qemu, c.bin, "run", "--", "true") //nolint:gosec // ours
+	cmd := exec.CommandContext(t.Context(), "unshare", "-Urm", "sh", "-c", `mount --bind /dev/null "$1" && shift && exec "$@"`, "sh", engine.Path, c.bin, "run", "--engine", engine.Name, "--", "true") //nolint:gosec // ours
 	out, _ := cmd.CombinedOutput()
-	if code := cmd.ProcessState.ExitCode(); code != 125 || !strings.Contains(string(out), "QEMU is not installed") || !strings.Contains(string(out), "try: apt-get install qemu-system-x86") {
+	if code := cmd.ProcessState.ExitCode(); code != 125 || says[0] == "" || !strings.Contains(string(out), says[0]) || !strings.Contains(string(out), says[1]) {
 		t.Errorf("exit code %d, %s", code, out)
 	}
 	if after := len(c.list(t, "-a")); after != before {
@@ -369,15 +370,14 @@ func TestVMRootLongFullHome(t *testing.T) {
 		step() { echo "== $1"; shift; "$@" 2>&1; echo "code $?"; }
 		state() { "$smolvm" inspect a | grep -E '"(state|reason)"'; }
 		smolvm=$1
-		step create "$smolvm" create --name a --memory 256
+		step create "$smolvm" create --name a --memory 256 --engine "$5"
 		head -c 4M /dev/zero >"$2/fill" 2>/dev/null
 		step no-room "$smolvm" create --name b
 		step no-start "$smolvm" start a
 		rm "$2/fill"
-		qemu=$(command -v qemu-system-x86_64)
-		mount --bind /dev/null "$qemu"
+		mount --bind /dev/null "$4"
 		step no-monitor "$smolvm" start a
-		umount "$qemu"
+		umount "$4"
 		step start "$smolvm" start a
 		head -c 4M /dev/zero >"$2/fill" 2>/dev/null
 		step write "$smolvm" exec a -- python3 -c 'import os
@@ -392,7 +392,8 @@ f = open("/root/x", "wb"); f.write(os.urandom(3 << 20)); f.flush(); os.fsync(f.f
 		mount -o remount,ro "$2"
 		step ls "$smolvm" ls -a
 		step read-only "$smolvm" create --name c`
-	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-c", script, "sh", c.bin, small, home)
+	engine := c.engine(t, cmp.Or(os.Getenv("SMOLVM_ENGINE"), "qemu"))
+	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-c", script, "sh", c.bin, small, home, engine.Path, engine.Name)
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {

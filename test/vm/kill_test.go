@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/smolvm/smolvm/api"
+	"github.com/smolvm/smolvm/internal/sys/lock"
 )
 
 // faulty is the program with internal/sys/fault in it: SMOLVM_FAULT_BIN, or built here.
@@ -95,6 +96,9 @@ func TestVMLongKilledSteps(t *testing.T) {
 		}
 		eventually(t, patience, "the VM runs", func() bool { return c.inspect(t, id).State == api.StateRunning })
 		c.exec(t, id, "true").want(t, 0)
+		if !locked(t, id) {
+			t.Error("nobody holds its lock")
+		}
 	})
 	t.Run("exec.started", func(t *testing.T) { // without its client the command ends, and nothing else does
 		if code := c.at(t, "exec.started", "exec", id, "--", "sh", "-c", "echo here >/root/mark; exec sleep 4321"); code != -1 {
@@ -181,7 +185,7 @@ func killedDelete(t *testing.T, c cli, id, home string) {
 	nobody(t, id)
 }
 
-// nobody checks that no process of the VM lives.
+// nobody checks that no process of the VM lives: its supervisor and its monitor, whatever that is, hold its lock.
 func nobody(t *testing.T, id string) {
 	t.Helper()
 	eventually(t, 5*time.Second, "no process left", func() bool {
@@ -195,8 +199,26 @@ func nobody(t *testing.T, id string) {
 				return false
 			}
 		}
-		return true
+		return !locked(t, id)
 	})
+}
+
+// locked reports whether a process holds a VM's lock.
+func locked(t *testing.T, id string) bool {
+	t.Helper()
+	home := os.Getenv("SMOLVM_HOME")
+	if home == "" {
+		dir, err := os.UserHomeDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		home = filepath.Join(dir, ".local/share/smolvm")
+	}
+	held, err := lock.Held(filepath.Join(home, "locks", "vm-"+id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return held
 }
 
 // TestVMFaultsAreAbsent: the program that users get knows nothing of this.

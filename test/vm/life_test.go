@@ -4,10 +4,13 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/smolvm/smolvm/api"
 )
@@ -58,6 +61,7 @@ func TestVMCoreLife(t *testing.T) {
 			if s.SupervisorPID != 0 || s.VMMPID != 0 {
 				t.Errorf("it shows processes: %d, %d", s.SupervisorPID, s.VMMPID)
 			}
+			givenBack(t, s.Dir)
 			c.exec(t, id, "true").want(t, 125)
 			c.ok(t, "start", id)
 			if got := c.sh(t, id, "cat /root/file"); got != "precious\n" {
@@ -138,6 +142,19 @@ func confined(t *testing.T, s api.Sandbox) {
 	ours, _ := os.Readlink("/proc/self/ns/net")
 	if os.Geteuid() == 0 && (err != nil || theirs == ours) {
 		t.Errorf("the monitor shares our network namespace (%v)", err)
+	}
+}
+
+// givenBack checks that a VM's disk belongs to whom its directory does: a monitor that had it is gone, and its number may be the
+// next one's.
+func givenBack(t *testing.T, dir string) {
+	t.Helper()
+	var its, disks unix.Stat_t
+	if err := errors.Join(unix.Stat(dir, &its), unix.Stat(filepath.Join(dir, "disk.ext4"), &disks)); err != nil {
+		t.Fatal(err)
+	}
+	if disks.Uid != its.Uid || disks.Gid != its.Gid {
+		t.Errorf("its disk belongs to %d:%d, its directory to %d:%d", disks.Uid, disks.Gid, its.Uid, its.Gid)
 	}
 }
 

@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def shared() -> Iterator[SmolVM]:
     """A running VM that many tests use and leave as it was."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "one")
-    with SmolVM(VMConfig(vm_id=f"py-shared-{worker}", memory=512)) as vm:
+    with SmolVM(VMConfig(vm_id=f"py-shared-{worker}", memory=512, boot_timeout=standins.BOOT_TIMEOUT)) as vm:
         yield vm
     smolvm.close_server()
 

@@ -31,6 +31,7 @@ from smolvm import (
     WrongStateError,
     _serve,
 )
+from standins import BOOT_TIMEOUT
 
 
 def gone(vm_id: str, within: float = 5) -> bool:
@@ -193,7 +194,7 @@ def test_network_is_restricted_and_recorded(shared: SmolVM) -> None:
 
 
 def test_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    vm = SmolVM(VMConfig(vm_id="py-life", memory=256))
+    vm = SmolVM(VMConfig(vm_id="py-life", memory=256, boot_timeout=BOOT_TIMEOUT))
     try:
         assert vm.status is VMState.CREATED
         with pytest.raises(AlreadyExistsError):
