@@ -53,6 +53,9 @@ type Progress struct {
 	Total  int64  `json:"total,omitempty"`
 }
 
+// StageAccelerator is the stage of what is told once, and is to stay on a terminal: that a VM runs without hardware acceleration, and why.
+const StageAccelerator = "accelerator"
+
 // ProgressFunc receives progress; it must not block and may be nil where it is a parameter.
 type ProgressFunc func(Progress)
 

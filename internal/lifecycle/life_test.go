@@ -288,7 +288,7 @@ func TestUselessAccelerator(t *testing.T) {
 	for i, want := range []int{1, 0} {
 		told := 0
 		box, err := m.Start(t.Context(), "a", func(p api.Progress) {
-			if p.Stage == "accelerator" {
+			if p.Stage == api.StageAccelerator {
 				told++
 			}
 		})
@@ -308,6 +308,28 @@ func TestUselessAccelerator(t *testing.T) {
 	_, err := m.Start(t.Context(), "strict", nil)
 	if !errdefs.Is(err, errdefs.Host) || !strings.Contains(err.Error(), "internal-error") {
 		t.Errorf("require-accel: %v", err)
+	}
+}
+
+// TestMissingAccelerator: that VMs are emulated, and why, is told once.
+func TestMissingAccelerator(t *testing.T) {
+	m := rig(t, "missing-kvm")
+	create(t, m, "a", CreateOptions{})
+	var told []string
+	for range 2 {
+		if _, err := m.Start(t.Context(), "a", func(p api.Progress) {
+			if p.Stage == api.StageAccelerator {
+				told = append(told, p.Detail)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Stop(t.Context(), "a", StopOptions{Kill: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(told) != 1 || !strings.Contains(told[0], "no security boundary") || !strings.Contains(told[0], "/dev/kvm is for root alone (a command)") {
+		t.Errorf("told: %q", told)
 	}
 }
 

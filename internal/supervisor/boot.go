@@ -181,6 +181,7 @@ func (b *booting) any(ctx context.Context) error {
 		ways = slices.DeleteFunc(slices.Clone(ways), func(way engine.Candidate) bool { return way.Accel.Emulated })
 	}
 	var missing []string
+	told := false
 	for i, way := range ways {
 		b.way = way
 		a, last := way.Accel, i == len(ways)-1
@@ -191,6 +192,13 @@ func (b *booting) any(ctx context.Context) error {
 		trial := engine.Trial{Engine: b.way.Engine.Name(), Build: b.way.Caps.Build, Accel: a.Name, Kernel: b.s.in.Plan.KernelID, UID: os.Geteuid()}
 		verdict, known := b.verdicts.Lookup(trial)
 		if a.Emulated {
+			if !known && len(missing) > 0 {
+				why := strings.Join(missing, "; ")
+				if !told {
+					b.s.tell(api.StageAccelerator, "the VM is emulated, which is slower and no security boundary: "+why)
+				}
+				b.keep(trial, engine.Verdict{Usable: true, Evidence: excerpt.Cut("for want of "+why, 500)})
+			}
 			verdict, known = engine.Verdict{Usable: true}, true // it always works
 		}
 		if known && !verdict.Usable {
@@ -211,7 +219,8 @@ func (b *booting) any(ctx context.Context) error {
 		evidence := excerpt.Cut(excerpt.Printable(strings.ReplaceAll(err.Error(), "\n", " ")), 500)
 		b.keep(trial, engine.Verdict{Evidence: evidence})
 		missing = append(missing, fmt.Sprintf("%s: does not run our kernel (%s)", b.way, evidence))
-		b.s.tell("accelerator", fmt.Sprintf("%s is there but does not run our kernel (%s); going on without it", b.way, evidence))
+		told = true
+		b.s.tell(api.StageAccelerator, fmt.Sprintf("%s is there but does not run our kernel (%s); going on without it", b.way, evidence))
 		b.s.note(api.Event{Type: "accelerator", Reason: missing[len(missing)-1]})
 	}
 	err := errdefs.Host.Errorf("no hardware acceleration is usable: %s", cmp.Or(strings.Join(missing, "; "), "the engine offers none here"))

@@ -30,6 +30,7 @@ type Progress struct {
 	bar   *mpb.Bar
 	timer *time.Timer
 	over  bool
+	notes []string // lines that are to stay, for when nothing is drawn any more
 }
 
 // NewProgress returns progress on w. With lines it prints lines, on a terminal too. With bytes its numbers are bytes.
@@ -65,6 +66,10 @@ func Screen(text string) string {
 func (p *Progress) Report(step api.Progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if step.Stage == api.StageAccelerator && p.lines == nil {
+		p.note(step)
+		return
+	}
 	if p.over {
 		return
 	}
@@ -75,6 +80,16 @@ func (p *Progress) Report(step api.Progress) {
 			p.lines(s)
 		}
 	}
+}
+
+// note prints what is to stay, wherever that is. mu is held.
+func (p *Progress) note(step api.Progress) {
+	line := "smolvm: " + Cell(step.Detail) + "\n"
+	if p.bars != nil {
+		p.notes = append(p.notes, line)
+		return
+	}
+	_, _ = fmt.Fprint(p.w, line)
 }
 
 // show begins to draw. What is drawn asks for the line; nothing that holds mu may wait for the bar.
@@ -129,11 +144,12 @@ func (p *Progress) Stop() {
 		p.timer.Stop()
 	}
 	p.over = true
-	bars, bar := p.bars, p.bar
-	p.bars, p.bar = nil, nil
+	bars, bar, notes := p.bars, p.bar, p.notes
+	p.bars, p.bar, p.notes = nil, nil, nil
 	p.mu.Unlock()
 	if bars != nil {
 		bar.Abort(true)
 		bars.Wait() // draws, which takes mu
 	}
+	_, _ = fmt.Fprint(p.w, strings.Join(notes, ""))
 }

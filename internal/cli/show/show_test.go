@@ -119,6 +119,29 @@ func TestProgressSilent(t *testing.T) {
 	}
 }
 
+// TestProgressStays: what is told once is printed wherever that is, and stays.
+func TestProgressStays(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	for _, drawn := range []bool{false, true} {
+		p := NewProgress(w, false, false)
+		if drawn {
+			p.over = false
+			p.show()
+		}
+		p.Report(progress(api.StageAccelerator, "emulated\x1b", 0))
+		p.Stop()
+	}
+	_ = w.Close()
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(r); err != nil || strings.Count(b.String(), "smolvm: emulated\\x1b\n") != 2 {
+		t.Errorf("it said %q (%v)", b.String(), err)
+	}
+}
+
 func progress(stage, detail string, done int64) api.Progress {
 	return api.Progress{Stage: stage, Detail: detail, Done: done, Total: 10}
 }
