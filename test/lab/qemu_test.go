@@ -11,7 +11,7 @@ func TestLabQEMU(t *testing.T) {
 	l := open(t)
 	j := l.tests(t, "internal/engine/qemu", "^TestVM")
 	j.Root = true
-	if status, out := l.run(t, j); status != 0 || !strings.Contains(out, "--- PASS: TestVMSuite") {
+	if status, out := l.run(t, j); status != 0 || !strings.Contains(out, "--- PASS: TestVM") {
 		t.Errorf("the tests end with status %d", status)
 	}
 }
