@@ -344,6 +344,21 @@ func TestKilledIsNoVerdict(t *testing.T) {
 	}
 }
 
+// TestRefusalIsNoVerdict: nor does a start that is refused for what the host lacks besides.
+func TestRefusalIsNoVerdict(t *testing.T) {
+	m := rig(t, "fine-kvm")
+	if _, err := m.Create(t.Context(), api.Config{ID: "strict", DiskMiB: 256, RequireConfinement: true}, CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Start(t.Context(), "strict", nil); !errdefs.Is(err, errdefs.Denied) {
+		t.Errorf("it starts with %v", err)
+	}
+	create(t, m, "a", CreateOptions{})
+	if box, err := m.Start(t.Context(), "a", nil); err != nil || box.Accelerator != "kvm" {
+		t.Errorf("it runs with %q, %v", box.Accelerator, err)
+	}
+}
+
 // TestRequireAccel: where there is nothing but emulation, a VM that refuses that is told so.
 func TestRequireAccel(t *testing.T) {
 	m := rig(t, "")

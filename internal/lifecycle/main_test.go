@@ -86,6 +86,8 @@ func engines(ctx context.Context, script string) *engine.Registry {
 		}
 	case "missing-kvm":
 		o.Caps.Accels = []engine.Accel{{Name: "kvm", Missing: "/dev/kvm is for root alone", Remedy: "a command"}, {Name: "tcg", Emulated: true}}
+	case "fine-kvm":
+		o.Caps.Accels = []engine.Accel{{Name: "kvm"}, {Name: "tcg", Emulated: true}}
 	case "killed-kvm":
 		o.Caps.Accels = []engine.Accel{{Name: "kvm"}, {Name: "tcg", Emulated: true}}
 		o.Boot = func(ctx context.Context, m *fake.Machine) error {

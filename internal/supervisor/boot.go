@@ -206,14 +206,14 @@ func (b *booting) any(ctx context.Context) error {
 			continue
 		}
 		begun, limit := time.Now(), b.timeout(a, known || last) // there is nothing to go on with after the last
-		err := b.one(ctx, a, limit)
+		tells, err := b.one(ctx, a, limit)
 		if err == nil {
 			if !known {
 				b.keep(trial, engine.Verdict{Usable: true, Evidence: fmt.Sprintf("hello after %.1f s", time.Since(begun).Seconds())})
 			}
 			return nil
 		}
-		if known || ctx.Err() != nil || limit < bootUnproven || errors.Is(err, errKilled) { // in less it proves nothing
+		if !tells || known || ctx.Err() != nil || limit < bootUnproven { // in less it proves nothing
 			return err
 		}
 		evidence := excerpt.Cut(excerpt.Printable(strings.ReplaceAll(err.Error(), "\n", " ")), 500)
@@ -250,15 +250,16 @@ func (b *booting) timeout(a engine.Accel, proven bool) time.Duration {
 	return bootAccelerated
 }
 
-// one starts a machine with one accelerator and waits for its agent's hello. On an error nothing of it is left.
-func (b *booting) one(ctx context.Context, a engine.Accel, limit time.Duration) (err error) {
+// one starts a machine with one accelerator and waits for its agent's hello. On an error nothing of it is left; tells says whether
+// that is one of the accelerator's.
+func (b *booting) one(ctx context.Context, a engine.Accel, limit time.Duration) (tells bool, err error) {
 	boot, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	spec := b.spec
 	spec.Accel = a.Name
 	closeSockets, err := b.s.sockets(&spec)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer closeSockets()
 	broken := make(chan string, 1)
@@ -278,28 +279,28 @@ func (b *booting) one(ctx context.Context, a engine.Accel, limit time.Duration) 
 	}
 	b.s.tell("boot", "starting "+b.way.Engine.Name()+" "+b.way.Caps.Version+" with "+a.Name)
 	if b.machine, err = b.way.Engine.Start(boot, spec); err != nil {
-		return err
+		return true, err
 	}
 	if err := cmp.Or(b.s.recordMonitor(b.machine), b.s.bound(b.machine), b.s.confined("monitor", b.machine.Handle().Unconfined)); err != nil {
 		b.drop(ctx)
-		return err
+		return false, err
 	}
 	fault.Point("supervise.monitor", b.machine.Handle().PID)
 	if b.guest, err = b.hello(boot, broken); err == nil {
 		booted.Store(true)
-		return nil
+		return true, nil
 	}
 	b.drop(ctx)
 	if errors.Is(err, errKilled) {
-		return err
+		return false, err
 	}
 	if boot.Err() != nil && ctx.Err() == nil {
 		err = errdefs.Timeout.Errorf("no hello from the guest's agent within %s", limit)
 	}
-	return b.s.withConsole(err)
+	return true, b.s.withConsole(err)
 }
 
-// Why there will be no hello. That somebody killed the monitor says nothing about its accelerator.
+// Why there will be no hello.
 var (
 	errEnded  = errors.New("it ended before its agent said hello")
 	errKilled = errors.New("it was killed before its agent said hello")
