@@ -335,12 +335,16 @@ func TestMissingAccelerator(t *testing.T) {
 
 // TestKilledIsNoVerdict: that somebody kills a monitor says nothing about its accelerator.
 func TestKilledIsNoVerdict(t *testing.T) {
-	m := rig(t, "killed-kvm")
-	create(t, m, "a", CreateOptions{})
-	for range 2 {
-		if _, err := m.Start(t.Context(), "a", nil); !errdefs.Is(err, errdefs.Engine) || !strings.Contains(err.Error(), "it was killed before its agent said hello") {
-			t.Errorf("it starts with %v", err)
-		}
+	for _, script := range []string{"killed-kvm", "gone-kvm"} {
+		t.Run(script, func(t *testing.T) {
+			m := rig(t, script)
+			create(t, m, "a", CreateOptions{})
+			for range 2 {
+				if _, err := m.Start(t.Context(), "a", nil); !errdefs.Is(err, errdefs.Engine) || !strings.Contains(err.Error(), "it was killed before its agent said hello") {
+					t.Errorf("it starts with %v", err)
+				}
+			}
+		})
 	}
 }
 

@@ -88,11 +88,14 @@ func engines(ctx context.Context, script string) *engine.Registry {
 		o.Caps.Accels = []engine.Accel{{Name: "kvm", Missing: "/dev/kvm is for root alone", Remedy: "a command"}, {Name: "tcg", Emulated: true}}
 	case "fine-kvm":
 		o.Caps.Accels = []engine.Accel{{Name: "kvm"}, {Name: "tcg", Emulated: true}}
-	case "killed-kvm":
+	case "killed-kvm", "gone-kvm":
 		o.Caps.Accels = []engine.Accel{{Name: "kvm"}, {Name: "tcg", Emulated: true}}
 		o.Boot = func(ctx context.Context, m *fake.Machine) error {
 			if m.Spec().Accel == "kvm" {
 				m.End(engine.Exit{Kind: engine.ExitKilled, Signal: "SIGKILL"})
+				if script == "gone-kvm" { // whoever dials is the first to see it
+					return errors.New("the machine has ended")
+				}
 				<-ctx.Done()
 			}
 			return ctx.Err()

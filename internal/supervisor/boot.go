@@ -330,10 +330,15 @@ func (b *booting) hello(ctx context.Context, broken <-chan string) (*client.Clie
 		}
 	}()
 	guest, err := client.New(ctx, machine.DialGuest)
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
+	if err == nil {
+		return guest, nil
 	}
-	return guest, err
+	select { // whoever dials may be the first to see that the monitor ends, and does not know how
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-time.After(time.Second):
+	}
+	return nil, err
 }
 
 // drop ends a machine that is not to be.
