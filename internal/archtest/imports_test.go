@@ -66,6 +66,7 @@ func layers() []layer {
 		{"internal/bench/peer", []string{
 			"internal/supervisor/uplink", "internal/network", "internal/network/control", "internal/network/gateway/wire", api, errdefs, sys,
 		}},
+		{"internal/bench/contest", []string{"internal/bench/figure", "internal/bench/peer", "internal/network/control", api, errdefs}},
 		{"internal/bench/raw", []string{
 			"internal/bench/bare", "internal/bench/figure", engine, "internal/image", "internal/guest/client", "internal/guest/link", "internal/guest/proto", "internal/network/control", api, errdefs, sys,
 		}},

@@ -56,7 +56,7 @@ func suites() []suite {
 			return looked.Run(ctx, o.TempDir, o.runs(5), o.tell, o.Log)
 		}},
 		{"ls", "listing of 1,000 VMs, against reading their records", runList},
-		{"engine", "Firecracker by our engine, against itself without us: boot, restore, round trip", runEngine},
+		{"engine", "the card with segments left to it, against without; Firecracker by our engine, against itself without us", runEngine},
 		{"parallel", "ten VMs by five workers: how many fail, and what is left", runParallel},
 		{"cycles", "a home after many VMs, against a fresh one, and what is left", runCycles},
 	}

@@ -6,14 +6,25 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/internal/bench/bare"
+	"github.com/smolvm/smolvm/internal/bench/contest"
 	"github.com/smolvm/smolvm/internal/bench/raw"
 )
 
 // engineMemoryMiB is a machine's, on both sides: what the figures are of does not depend on it, and a lab has little.
 const engineMemoryMiB = 256
 
-// runEngine compares the engine that needs KVM with its bare monitor.
+// runEngine measures what an engine's card is good for, and compares the engine that needs KVM with its bare monitor.
 func runEngine(ctx context.Context, o *Options) ([]api.Figure, error) {
+	figures, err := contest.Segments(ctx, o.contest("engine", 9))
+	if err != nil {
+		return figures, err
+	}
+	more, err := runDirect(ctx, o)
+	return append(figures, more...), err
+}
+
+// runDirect compares the engine that needs KVM with its bare monitor.
+func runDirect(ctx context.Context, o *Options) ([]api.Figure, error) {
 	if o.Direct == nil {
 		return raw.Skipped(o.DirectMissing), nil
 	}

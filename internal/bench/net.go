@@ -16,6 +16,7 @@ import (
 
 	"github.com/smolvm/smolvm/api"
 	"github.com/smolvm/smolvm/errdefs"
+	"github.com/smolvm/smolvm/internal/bench/contest"
 	"github.com/smolvm/smolvm/internal/bench/figure"
 	"github.com/smolvm/smolvm/internal/lifecycle"
 	"github.com/smolvm/smolvm/internal/network"
@@ -35,12 +36,19 @@ type netFigures struct {
 }
 
 func runNet(ctx context.Context, o *Options) ([]api.Figure, error) {
-	figures, err := runPeers(ctx, o)
+	figures, err := contest.Peers(ctx, o.contest("net", 5))
 	if err != nil {
 		return nil, err
 	}
 	more, err := runGuestNet(ctx, o)
 	return append(figures, more...), err
+}
+
+// contest is what kernel peers are measured with.
+func (o *Options) contest(suite string, runs int) contest.Options {
+	return contest.Options{
+		Temp: o.TempDir, Runs: o.runs(runs), Log: o.Log, Tell: func(format string, args ...any) { o.tell(suite, format, args...) },
+	}
 }
 
 // runGuestNet measures what a guest has of the network.
@@ -50,7 +58,7 @@ func runGuestNet(ctx context.Context, o *Options) ([]api.Figure, error) {
 		return nil, errdefs.Host.Errorf("a listener: %w", err)
 	}
 	defer func() { _ = l.Close() }()
-	go serveNet(l, netBytes)
+	go contest.Serve(l, netBytes)
 	_, port, err := net.SplitHostPort(l.Addr().String())
 	if err != nil {
 		return nil, err
@@ -120,37 +128,6 @@ func (r *rounds) figures() []api.Figure {
 		figure.New("look a name up", "ms", figure.Goal{}, r.lookup),
 		figure.New("supervisor and gateway, Private_Dirty", "MiB", figure.AtMost(30), r.memory),
 	)
-}
-
-// serveNet sends, takes or greets, as the first byte of a connection asks.
-func serveNet(l net.Listener, size int) {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer func() { _ = c.Close() }()
-			var kind [1]byte
-			if _, err := io.ReadFull(c, kind[:]); err != nil {
-				return
-			}
-			switch kind[0] {
-			case 'd':
-				b := make([]byte, 1<<20)
-				for range size / len(b) {
-					if _, err := c.Write(b); err != nil {
-						return
-					}
-				}
-			case 'u':
-				_, _ = io.Copy(io.Discard, c)
-				_, _ = c.Write(kind[:])
-			default:
-				_, _ = c.Write(kind[:])
-			}
-		}()
-	}
 }
 
 // measureNet has the guest measure one round.

@@ -1,8 +1,32 @@
 package figure
 
 import (
+	"os"
 	"testing"
+	"time"
 )
+
+// TestProcessorSeconds: a process that works for a while has had a processor for no longer than that, and for some of it.
+func TestProcessorSeconds(t *testing.T) {
+	before, err := ProcessorSeconds(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun, after := time.Now(), before
+	for after < before+0.1 && time.Since(begun) < time.Minute {
+		for range 1 << 20 { // work
+		}
+		if after, err = ProcessorSeconds(os.Getpid()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after < before+0.1 {
+		t.Errorf("%v and, a minute of work later, %v", before, after)
+	}
+	if _, err := ProcessorSeconds(0); err == nil {
+		t.Error("there is no process 0")
+	}
+}
 
 func TestMedian(t *testing.T) {
 	for _, tc := range []struct {

@@ -254,7 +254,7 @@ func (o *origin) policy() api.NetworkPolicy {
 
 // round measures everything once, behind a gateway of its own: the upload first, so that what it holds was idle before.
 func (o *origin) round(ctx context.Context, dir string, r *rounds, log *slog.Logger) error {
-	p, err := peer.Behind(ctx, dir, o.policy(), log)
+	p, err := peer.Behind(ctx, dir, peer.Card{}, o.policy(), log)
 	if err != nil {
 		return err
 	}

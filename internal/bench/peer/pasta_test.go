@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/smolvm/smolvm/internal/need"
+	"github.com/smolvm/smolvm/internal/network/control"
 )
 
 // pastas are the processes whose arguments are those of the peer's pasta: it itself, and its child until that became another
@@ -35,7 +36,7 @@ func TestPasta(t *testing.T) {
 	need.Tool(t, "pasta", "apt-get install passt")
 	before := pastas(t)
 	for range 5 {
-		p, err := Pasta(t.Context())
+		p, err := Pasta(t.Context(), control.MTU)
 		if err != nil {
 			t.Fatal(err)
 		}

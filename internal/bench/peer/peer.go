@@ -6,6 +6,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,16 +36,25 @@ import (
 	"github.com/smolvm/smolvm/internal/sys/undo"
 )
 
-// MTU is that of all cards.
-const MTU = control.MTU
+// Card is what a namespace has for a network card.
+type Card struct {
+	MTU int // 0 = that of VMs
+	// Packet has the gateway work by a packet socket at the card's other end, as it does behind Firecracker's; else it is a TAP,
+	// whose descriptor the gateway has.
+	Packet bool
+	// Plain has the gateway leave no segments and checksums to the card, nor take such from it. Not with Packet.
+	Plain bool
+}
 
 // Peer is a namespace with a network.
 type Peer struct {
 	// Host is the address under which it finds the host's loopback.
 	Host netip.Addr
-	// Authority (DER) is what it trusts where the gateway looks into connections, and PID the gateway's process.
+	// PID is the process that gives it the network: the gateway, or another program.
+	PID func() int
+	// Authority (DER) is what it trusts where the gateway looks into connections, and Stats are the gateway's counters.
 	Authority []byte
-	PID       func() int
+	Stats     func(context.Context) (control.Stats, error)
 
 	do   chan func()
 	path string // of the namespace
@@ -108,10 +118,9 @@ func (p *Peer) dial(ctx context.Context, proto, at string) (c net.Conn, err erro
 	return c, err
 }
 
-// Gateway makes a namespace behind a TAP whose descriptor our gateway has; dir is for its files. It reaches one port of the
-// host's loopback.
-func Gateway(ctx context.Context, dir, port string, log *slog.Logger) (*Peer, error) {
-	p, err := Behind(ctx, dir, api.NetworkPolicy{Mode: api.NetAllow, Rules: []api.NetworkRule{
+// Gateway makes a namespace behind our gateway; dir is for its files. It reaches one port of the host's loopback.
+func Gateway(ctx context.Context, dir, port string, card Card, log *slog.Logger) (*Peer, error) {
+	p, err := Behind(ctx, dir, card, api.NetworkPolicy{Mode: api.NetAllow, Rules: []api.NetworkRule{
 		{Action: api.RuleAllow, Host: network.HostName, Ports: []string{port}},
 	}}, log)
 	if err != nil {
@@ -141,8 +150,8 @@ func (p *Peer) DialAddr(ctx context.Context, at netip.AddrPort) (net.Conn, error
 	return p.dial(ctx, "tcp", at.String())
 }
 
-// Behind makes a namespace behind a TAP whose descriptor our gateway has, under a policy; dir is for its files.
-func Behind(ctx context.Context, dir string, policy api.NetworkPolicy, log *slog.Logger) (_ *Peer, err error) {
+// Behind makes a namespace behind our gateway, under a policy; dir is for its files.
+func Behind(ctx context.Context, dir string, card Card, policy api.NetworkPolicy, log *slog.Logger) (_ *Peer, err error) {
 	p, err := newPeer()
 	if err != nil {
 		return nil, err
@@ -152,45 +161,69 @@ func Behind(ctx context.Context, dir string, policy api.NetworkPolicy, log *slog
 			p.Close()
 		}
 	}()
-	var fd int
-	if p.in(func() { fd, _, err = wire.OpenTAP("eth0") }); err != nil {
-		return nil, errdefs.Host.Errorf("%w", err)
+	card.MTU = cmp.Or(card.MTU, control.MTU)
+	fd, err := p.card(card)
+	if err != nil {
+		return nil, errdefs.Host.Errorf("a network card: %w", err)
 	}
-	up, err := uplink.Start(ctx, uplink.Options{Names: filepath.Join(dir, "names.jsonl"), Wire: os.NewFile(uintptr(fd), "tap"), Log: log}) //nolint:gosec // descriptors are small
+	up, err := uplink.Start(ctx, uplink.Options{Names: filepath.Join(dir, "names.jsonl"), Wire: os.NewFile(uintptr(fd), "wire"), Plain: card.Plain, Log: log}) //nolint:gosec // descriptors are small
 	if err != nil {
 		_ = unix.Close(fd)
 		return nil, err
 	}
 	p.undo.Add(func() { _ = up.Close() })
-	p.Authority, p.PID = up.Authority(), up.PID
+	p.Authority, p.PID, p.Stats = up.Authority(), up.PID, up.Stats
 	if err := up.SetPolicy(ctx, policy); err != nil {
 		return nil, err
 	}
 	for _, args := range [][]string{
-		{"link", "set", "eth0", "address", control.GuestMAC().String(), "mtu", strconv.Itoa(MTU), "up"},
+		{"link", "set", "eth0", "address", control.GuestMAC().String(), "mtu", strconv.Itoa(card.MTU), "up"},
 		{"addr", "add", control.Guest().String(), "dev", "eth0"},
 		{"route", "add", "default", "via", control.Gateway().String()},
 	} {
 		if err := p.ip(args...); err != nil {
-			return nil, errdefs.Host.Errorf("the TAP: %w", err)
+			return nil, errdefs.Host.Errorf("the network card: %w", err)
 		}
 	}
 	return p, nil
 }
 
+// card makes eth0, and returns what its other side is heard and spoken to by.
+func (p *Peer) card(c Card) (fd int, err error) {
+	if !c.Packet {
+		p.in(func() { fd, _, err = wire.OpenTAP("eth0") })
+		return fd, err
+	}
+	for _, args := range [][]string{
+		{"link", "add", "eth0", "type", "veth", "peer", "name", "wire0"},
+		{"link", "set", "wire0", "arp", "off", "mtu", strconv.Itoa(c.MTU), "up"},
+	} {
+		if err := p.ip(args...); err != nil {
+			return -1, err
+		}
+	}
+	p.in(func() {
+		var far *net.Interface
+		if far, err = net.InterfaceByName("wire0"); err == nil {
+			fd, err = wire.OpenPacket(far.Index)
+		}
+	})
+	return fd, err
+}
+
 // Slirp makes a namespace behind slirp4netns.
-func Slirp(ctx context.Context) (*Peer, error) {
+func Slirp(ctx context.Context, mtu int) (*Peer, error) {
 	return program(ctx, netip.AddrFrom4([4]byte{10, 0, 2, 2}), func(path string) []string {
-		return []string{"slirp4netns", "--configure", "--mtu=" + strconv.Itoa(MTU), "--netns-type=path", path, "tap0"}
+		return []string{"slirp4netns", "--configure", "--mtu=" + strconv.Itoa(mtu), "--netns-type=path", path, "tap0"}
 	}, nil)
 }
 
 // Pasta makes a namespace behind pasta. The host's loopback is where its gateway would be. Not every pasta may join a namespace of
 // root's, so it makes one of its own, and the peer's thread joins that. What keeps it open ends with pasta, and in an hour.
-func Pasta(ctx context.Context) (*Peer, error) {
+func Pasta(ctx context.Context, mtu int) (*Peer, error) {
 	return program(ctx, netip.AddrFrom4([4]byte{10, 0, 2, 2}), func(string) []string {
 		return []string{
-			"pasta", "--foreground", "--quiet", "--runas", "0", "--config-net", "--mtu", strconv.Itoa(MTU), "--address", "10.0.2.15", "--netmask", "24",
+			"pasta", "--foreground", "--quiet", "--runas", "0", "--config-net", "--mtu", strconv.Itoa(mtu), "--address", "10.0.2.15", "--netmask", "24",
 			"--gateway", "10.0.2.2", "--ns-ifname", "tap0", "--ipv4-only", "--tcp-ports", "none", "--udp-ports", "none", "--tcp-ns", "none", "--udp-ns", "none",
 			"--", "setpriv", "--pdeathsig", "KILL", "sleep", "3600",
 		}
@@ -215,6 +248,7 @@ func program(ctx context.Context, host netip.Addr, argv func(path string) []stri
 		p.Close()
 		return nil, errdefs.Host.Errorf("%s: %w", args[0], err)
 	}
+	p.PID = c.PID
 	p.undo.Add(c.Kill)
 	p.undo.Add(func() { endChildren(context.WithoutCancel(ctx), c.PID()) })
 	if err := p.await(ctx, c, join); err != nil {

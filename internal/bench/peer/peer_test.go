@@ -71,7 +71,7 @@ func TestGateway(t *testing.T) {
 		}
 	}()
 	port := l.Addr().(*net.TCPAddr).Port
-	p, err := Gateway(t.Context(), t.TempDir(), strconv.Itoa(port), slog.New(slog.DiscardHandler))
+	p, err := Gateway(t.Context(), t.TempDir(), strconv.Itoa(port), Card{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,6 +91,54 @@ func TestGateway(t *testing.T) {
 			if time.Now().After(end) {
 				t.Fatalf("after the gateway's death: %v", err)
 			}
+		}
+	}
+}
+
+// TestCards: segments are left to a TAP and to a card with a packet socket, and none to a plain one; all work.
+func TestCards(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, for a TAP and a network namespace")
+	}
+	if err := unix.Access("/dev/net/tun", unix.R_OK|unix.W_OK); err != nil {
+		t.Skipf("no TAP on this machine: /dev/net/tun: %v", err)
+	}
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	const size = 8 << 20
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			n, _ := io.CopyN(io.Discard, c, size)
+			_, _ = c.Write(make([]byte, n))
+			_ = c.Close()
+		}
+	}()
+	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	for name, card := range map[string]Card{"TAP": {MTU: 1500}, "packet socket": {MTU: 1500, Packet: true}, "plain": {MTU: 1500, Plain: true}} {
+		p, err := Gateway(t.Context(), t.TempDir(), port, card, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		defer p.Close()
+		c, err := p.Dial(t.Context(), port)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
+		if _, err = c.Write(make([]byte, size)); err == nil {
+			_, err = io.CopyN(io.Discard, c, size)
+		}
+		_ = c.Close()
+		s, serr := p.Stats(t.Context())
+		if err != nil || serr != nil || (s.LargeIn > 0) == card.Plain || (s.LargeOut > 0) == card.Plain {
+			t.Errorf("%s: %+v, %v, %v", name, s, err, serr)
 		}
 	}
 }

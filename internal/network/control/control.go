@@ -76,6 +76,9 @@ type Start struct {
 	ReadDirs  []string `json:"read_dirs,omitempty"`
 	// Authority is what the guest trusts. Whoever has its key can stand for any name to this guest: it is never written anywhere.
 	Authority *Authority `json:"authority,omitempty"`
+	// Plain has it leave nothing to the other side of its wire, nor take such, to tell what offloads are good for. Where the
+	// wire is a packet socket, the other side must do likewise.
+	Plain bool `json:"plain,omitempty"`
 }
 
 // Authority is a certificate authority, as network/authority makes it.
@@ -116,6 +119,9 @@ type Stats struct {
 	BytesOut    int64            `json:"bytes_out"` // from the guest
 	LostRecords int64            `json:"lost_records"`
 	Frames      map[string]int64 `json:"frames,omitempty"` // dropped, by reason
+	// LargeIn and LargeOut are frames to and from the guest that were several segments of TCP in one, see wire.Offload.
+	LargeIn  int64 `json:"large_in,omitempty"`
+	LargeOut int64 `json:"large_out,omitempty"`
 }
 
 // maxLine bounds a line: a policy may have thousands of rules.

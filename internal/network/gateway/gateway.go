@@ -247,6 +247,9 @@ func (g *Gateway) Stats() control.Stats {
 	if n := g.link.lost.Load(); n > 0 {
 		s.Frames["not delivered"] = n
 	}
+	if w := g.link.offload; w != nil {
+		s.LargeOut, s.LargeIn = w.Segmented()
+	}
 	return s
 }
 

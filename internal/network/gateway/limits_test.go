@@ -88,3 +88,6 @@ func TestRateOfLargeFrames(t *testing.T) {
 type unfinished struct{ nowhere }
 
 func (unfinished) WriteOffload([][]byte, wire.Offload) error { return nil }
+func (unfinished) Segmented() (read, written int64)          { return 0, 0 }
+
+var _ wire.Offloader = unfinished{}

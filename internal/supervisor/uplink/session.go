@@ -79,7 +79,7 @@ func startRequest(w wanted, o Options) control.Request {
 		dirs = append(dirs, filepath.Dir(to))
 	}
 	r := w.request()
-	r.Start = &control.Start{Parent: os.Getpid(), UID: o.UID, ReadFiles: files, ReadDirs: dirs, Authority: o.Authority}
+	r.Start = &control.Start{Parent: os.Getpid(), UID: o.UID, ReadFiles: files, ReadDirs: dirs, Authority: o.Authority, Plain: o.Plain}
 	return r
 }
 

@@ -34,6 +34,8 @@ type Options struct {
 	Wire *os.File
 	// Authority is the one that the guest trusts already. nil: Start makes one, for this run of the VM.
 	Authority *control.Authority
+	// Plain has gateways use no offloads of the wire's, see control.Start.
+	Plain bool
 	// Record takes what gateways write into the audit, Ended each one's unexpected end. Neither may wait.
 	Record func(api.NetRecord)
 	Ended  func(why string)

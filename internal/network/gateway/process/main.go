@@ -181,7 +181,11 @@ func (p *process) start(first control.Request, log *slog.Logger) (*control.Ready
 	if err != nil {
 		return nil, err
 	}
-	w, err := wire.Take(p.wire)
+	take := wire.Take
+	if s.Plain {
+		take = wire.TakePlain
+	}
+	w, err := take(p.wire)
 	if err != nil {
 		return nil, err
 	}

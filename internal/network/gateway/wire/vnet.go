@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,8 @@ type Offloader interface {
 	Wire
 	// WriteOffload is WriteFrame for a frame that is not finished.
 	WriteOffload(parts [][]byte, o Offload) error
+	// Segmented counts the frames that were several segments of TCP in one.
+	Segmented() (read, written int64)
 }
 
 // MaxFrame is the largest frame that an Offloader carries, header and all, which is how cards count it.
@@ -37,6 +40,7 @@ const (
 	vnetBytes      = 10
 	vnetNeedsSum   = 1
 	vnetSegmentTCP = 1 // VIRTIO_NET_HDR_GSO_TCPV4
+	vnetECN        = 0x80
 )
 
 // vnetOffloads are what the other side may leave to us: checksums, and segments larger than the MTU.
@@ -53,6 +57,8 @@ type VNet struct {
 	mu     sync.Mutex // of what writes
 	wrote  [vnetBytes]byte
 	writes [][]byte
+
+	manyRead, manyWritten atomic.Int64
 }
 
 // OpenTAP makes a TAP in the network namespace of the calling thread, or opens one that is there and that nobody holds. The
@@ -177,6 +183,24 @@ func Take(fd int) (Wire, error) {
 	return nil, fmt.Errorf("wire: descriptor %d is a socket of domain %d and type %d, whose frames have no bounds", fd, domain, kind)
 }
 
+// TakePlain is Take for a wire that does without offloads. Where fd is a packet socket, the other side has to be told.
+func TakePlain(fd int) (Wire, error) {
+	w, err := Take(fd)
+	if err != nil {
+		return nil, err
+	}
+	if v, ok := w.(*VNet); ok {
+		if _, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil { // a TAP
+			if err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, 0); err != nil {
+				_ = v.Close()
+				return nil, fmt.Errorf("wire: TAP: offloads: %w", err)
+			}
+		}
+		return struct{ Wire }{v}, nil
+	}
+	return w, nil
+}
+
 // ReadFrame implements Wire. A frame of up to MaxFrame bytes may come.
 func (v *VNet) ReadFrame(buf []byte) (n int, err error) {
 	v.reads = [2][]byte{v.read[:], buf}
@@ -196,6 +220,9 @@ func (v *VNet) ReadFrame(buf []byte) (n int, err error) {
 		return 0, rerr
 	case err != nil:
 		return 0, err
+	}
+	if n > vnetBytes && v.read[1]&^vnetECN == vnetSegmentTCP {
+		v.manyRead.Add(1)
 	}
 	return max(n-vnetBytes, 0), nil
 }
@@ -222,8 +249,14 @@ func (v *VNet) WriteOffload(parts [][]byte, o Offload) (err error) {
 	if werr != nil {
 		return werr
 	}
+	if err == nil && o.SegmentBytes != 0 {
+		v.manyWritten.Add(1)
+	}
 	return err
 }
+
+// Segmented implements Offloader.
+func (v *VNet) Segmented() (read, written int64) { return v.manyRead.Load(), v.manyWritten.Load() }
 
 // Close implements Wire.
 func (v *VNet) Close() error { return v.file.Close() }

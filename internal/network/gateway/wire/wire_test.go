@@ -139,12 +139,17 @@ func frameOf(size int, mark uint32) []byte {
 // next reads until a frame of ours came.
 func next(t *testing.T, w Wire, buf []byte) []byte {
 	t.Helper()
+	return nextOf(t, w, buf, 0x88b5)
+}
+
+func nextOf(t *testing.T, w Wire, buf []byte, kind uint16) []byte {
+	t.Helper()
 	for {
 		n, err := w.ReadFrame(buf)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n >= 14 && buf[12] == 0x88 && buf[13] == 0xb5 {
+		if n >= 14 && binary.BigEndian.Uint16(buf[12:]) == kind {
 			return buf[:n]
 		}
 	}
@@ -277,6 +282,70 @@ func TestOffload(t *testing.T) {
 	Offload{}.encode(&o)
 	if o != [vnetBytes]byte{} {
 		t.Errorf("a finished frame: %x", o)
+	}
+}
+
+// segmented is a frame of two segments of TCP, with what it leaves to the other side.
+func segmented() ([]byte, Offload) {
+	f := make([]byte, 54+2*1460)
+	copy(f, []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45})
+	binary.BigEndian.PutUint16(f[16:], uint16(len(f)-14))
+	f[22], f[23] = 64, unix.IPPROTO_TCP
+	copy(f[26:], []byte{10, 0, 0, 1, 10, 0, 0, 2})
+	f[46] = 5 << 4 // the TCP header's length
+	copy(f[54:], frameOf(2*1460, 9))
+	return f, Offload{ChecksumStart: 34, ChecksumOffset: 16, SegmentBytes: 1460, HeaderBytes: 54}
+}
+
+// TestSegmented: a frame of several segments passes whole and is counted on both sides, either way between a TAP and a packet
+// socket; where the TAP does without, the kernel cuts it.
+func TestSegmented(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	f, o := segmented()
+	buf := make([]byte, MaxFrame+1)
+	for name, open := range map[string]func(*testing.T) ends{"from a TAP": tapAndPacket, "to a TAP": packetAndTAP} {
+		e := open(t)
+		left, right := e.left.(Offloader), e.right.(Offloader)
+		if err := left.WriteOffload([][]byte{f[:54], f[54:]}, o); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got := nextOf(t, right, buf, unix.ETH_P_IP); !bytes.Equal(got, f) {
+			t.Errorf("%s: %d bytes came", name, len(got))
+		}
+		if err := left.WriteFrame([][]byte{frameOf(100, 1)}); err != nil {
+			t.Fatal(err)
+		}
+		next(t, right, buf)
+		if read, written := left.Segmented(); read != 0 || written != 1 {
+			t.Errorf("%s: the writer counts %d and %d", name, read, written)
+		}
+		if read, written := right.Segmented(); read != 1 || written != 0 {
+			t.Errorf("%s: the reader counts %d and %d", name, read, written)
+		}
+	}
+	e := packetAndTAP(t)
+	fd, err := unix.FcntlInt(e.right.(*VNet).file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := TakePlain(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = plain.Close() }()
+	if _, ok := plain.(Offloader); ok {
+		t.Error("a plain wire takes offloads")
+	}
+	if err := e.left.(Offloader).WriteOffload([][]byte{f}, o); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		got := nextOf(t, plain, buf, unix.ETH_P_IP)
+		if len(got) != 54+1460 || !bytes.Equal(got[54:], f[54+i*1460:][:1460]) {
+			t.Errorf("segment %d has %d bytes", i, len(got))
+		}
 	}
 }
 
