@@ -6,7 +6,6 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/link/qdisc/fifo"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -17,10 +16,6 @@ import (
 
 const (
 	nicID = 1
-
-	// Frames that wait for the guest to read; more are dropped, as by any router. All that one connection may send at once is
-	// among them, in Ethernet's usual segments: what is dropped of that would be sent again and again.
-	outQueue = 1536
 
 	// Buffers of one connection, each way. What all hold together has a bound of its own (MaxQueued).
 	bufMin, bufDefault, bufMax = 4 << 10, 256 << 10, 1 << 20
@@ -77,7 +72,7 @@ func attach(s *stack.Stack, l *link) error {
 		do   func() tcpip.Error
 	}{
 		{"card", func() tcpip.Error {
-			return s.CreateNICWithOptions(nicID, l, stack.NICOptions{QDisc: fifo.New(l, 1, outQueue)})
+			return s.CreateNICWithOptions(nicID, l, stack.NICOptions{QDisc: newQueue(l)})
 		}},
 		{"address", func() tcpip.Error { return s.AddProtocolAddress(nicID, own, stack.AddressProperties{}) }},
 		// Whoever the guest talks to, it is us.
