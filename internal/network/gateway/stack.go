@@ -12,6 +12,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"github.com/smolvm/smolvm/internal/network/gateway/queue"
 )
 
 const (
@@ -72,7 +74,7 @@ func attach(s *stack.Stack, l *link) error {
 		do   func() tcpip.Error
 	}{
 		{"card", func() tcpip.Error {
-			return s.CreateNICWithOptions(nicID, l, stack.NICOptions{QDisc: newQueue(l)})
+			return s.CreateNICWithOptions(nicID, l, stack.NICOptions{QDisc: queue.New(l)})
 		}},
 		{"address", func() tcpip.Error { return s.AddProtocolAddress(nicID, own, stack.AddressProperties{}) }},
 		// Whoever the guest talks to, it is us.

@@ -1,4 +1,7 @@
-package gateway
+// Package queue is what waits in a gateway for its guest to read: bounded in frames, and in bytes.
+//
+// Layer: network, below gateway. It imports none of ours.
+package queue
 
 import (
 	"sync/atomic"
@@ -11,28 +14,28 @@ import (
 const (
 	// Frames that wait for the guest to read; more are dropped, as by any router. All that one connection may send at once is
 	// among them, in Ethernet's usual segments: what is dropped of that would be sent again and again.
-	outQueue = 1536
+	maxFrames = 1536
 	// And so many bytes, which frames of 64 KiB are far sooner.
-	maxOutBytes = 16 << 20
+	maxBytes = 16 << 20
 )
 
-// queue is what waits for the guest to read.
-type queue struct {
+// Queue is what waits for the guest to read.
+type Queue struct {
 	stack.QueueingDiscipline
 	bytes atomic.Int64
 }
 
-// newQueue makes the queue before a link.
-func newQueue(l stack.LinkWriter) *queue {
-	q := &queue{}
-	q.QueueingDiscipline = fifo.New(&drained{l, &q.bytes}, 1, outQueue)
+// New makes the queue before a link.
+func New(l stack.LinkWriter) *Queue {
+	q := &Queue{}
+	q.QueueingDiscipline = fifo.New(&drained{l, &q.bytes}, 1, maxFrames)
 	return q
 }
 
 // WritePacket implements stack.QueueingDiscipline.
-func (q *queue) WritePacket(pkt *stack.PacketBuffer) tcpip.Error {
+func (q *Queue) WritePacket(pkt *stack.PacketBuffer) tcpip.Error {
 	size := int64(pkt.Size())
-	if q.bytes.Add(size) > maxOutBytes {
+	if q.bytes.Add(size) > maxBytes {
 		q.bytes.Add(-size)
 		return &tcpip.ErrNoBufferSpace{}
 	}

@@ -1,4 +1,4 @@
-package gateway
+package queue
 
 import (
 	"testing"
@@ -21,22 +21,22 @@ func (s stuck) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 // TestQueue: what waits for a guest that does not read is bounded in frames and in bytes, and is counted down once it reads.
 func TestQueue(t *testing.T) {
 	for name, c := range map[string]struct{ size, most int }{
-		"small": {1500, outQueue + 256}, // and a batch that is being written
-		"large": {64 << 10, maxOutBytes / (64 << 10)},
+		"small": {1500, maxFrames + 256}, // and a batch that is being written
+		"large": {64 << 10, maxBytes / (64 << 10)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			guest := make(stuck)
-			q := newQueue(guest)
+			q := New(guest)
 			t.Cleanup(q.Close)
 			taken := 0
-			for range 3 * outQueue {
+			for range 3 * maxFrames {
 				pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(make([]byte, c.size))})
 				if q.WritePacket(pkt) == nil {
 					taken++
 				}
 				pkt.DecRef()
 			}
-			if taken > c.most || taken < min(c.most, outQueue)-1 {
+			if taken > c.most || taken < min(c.most, maxFrames)-1 {
 				t.Errorf("%d frames of %d bytes wait", taken, c.size)
 			}
 			close(guest)
