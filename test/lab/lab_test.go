@@ -25,6 +25,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/smolvm/smolvm/internal/bench/figure"
 	"github.com/smolvm/smolvm/internal/image"
 	"github.com/smolvm/smolvm/internal/image/apt"
 	"github.com/smolvm/smolvm/internal/image/ext4"
@@ -329,37 +330,29 @@ func (h *heard) Write(b []byte) (int, error) {
 const (
 	span       = 30 * time.Second
 	stillSpans = 10
-	stillTicks = int64(span/(10*time.Millisecond)) / 20 // 5 %; 2 were seen
+	stillShare = 0.05 // 0.02 was seen
 )
 
 // watch ends a machine that stands still.
 func watch(ctx context.Context, p *os.Process, h *heard, still *atomic.Bool) {
-	for used, said, n := ticks(p.Pid), h.last.Load(), 0; n < stillSpans; {
+	used, _ := figure.ProcessorSeconds(p.Pid)
+	for said, n := h.last.Load(), 0; n < stillSpans; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(span):
 		}
-		now := ticks(p.Pid)
-		if n++; now-used > stillTicks || h.last.Load() != said {
+		now, err := figure.ProcessorSeconds(p.Pid)
+		if err != nil {
+			return // it has ended
+		}
+		if n++; now-used > stillShare*span.Seconds() || h.last.Load() != said {
 			n = 0
 		}
 		used, said = now, h.last.Load()
 	}
 	still.Store(true)
 	_ = p.Kill()
-}
-
-// ticks is the processor time that a process took, in hundredths of a second.
-func ticks(pid int) int64 {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-	if len(f) < 13 {
-		return 0
-	}
-	user, _ := strconv.ParseInt(f[11], 10, 64)
-	system, _ := strconv.ParseInt(f[12], 10, 64)
-	return user + system
 }
 
 // port gives the machine a port whose other end is ours.

@@ -12,6 +12,7 @@ import (
 // response waits for its body.
 type gather struct {
 	net.Conn
+	limit time.Duration // how long a head waits at most: the guest may not take the body yet
 
 	mu    sync.Mutex
 	whole int             // responses of which all will be written at once, and nothing was yet
@@ -39,8 +40,7 @@ const (
 	// wholeBelow is up to which size of its body the server writes a response when its handler is done.
 	wholeBelow = 4 << 10
 	maxHeld    = 4 << 10
-	// gatherFor is how long a head waits at most: the guest may not take the body yet.
-	gatherFor = time.Millisecond
+	gatherFor  = time.Millisecond
 )
 
 // expect says that one more response is written at once.
@@ -62,9 +62,9 @@ func (g *gather) Write(b []byte) (int, error) {
 		g.whole--
 		g.held = append(g.held, b...)
 		if g.timer == nil {
-			g.timer = time.AfterFunc(gatherFor, g.late)
+			g.timer = time.AfterFunc(g.limit, g.late)
 		} else {
-			g.timer.Reset(gatherFor)
+			g.timer.Reset(g.limit)
 		}
 		return len(b), nil
 	}

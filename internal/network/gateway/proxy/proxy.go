@@ -43,7 +43,7 @@ type Options struct {
 	Log    *slog.Logger
 
 	// Limits of time, for tests; 0: the default.
-	Handshake, Idle time.Duration
+	Handshake, Idle, Gather time.Duration
 }
 
 // Limits.
@@ -85,6 +85,9 @@ func New(o Options) *Proxy {
 	}
 	if o.Idle == 0 {
 		o.Idle = idleLimit
+	}
+	if o.Gather == 0 {
+		o.Gather = gatherFor
 	}
 	if o.Reserve == nil {
 		o.Reserve, o.Release = func(bool) error { return nil }, func() {}

@@ -90,7 +90,7 @@ func newRig(t testing.TB, handler http.HandlerFunc, rules ...string) *rig {
 	own, trusted := newIssuer(t)
 	r.trusted = trusted
 	r.proxy = New(Options{
-		Policy: r.policy.Load, Secrets: r.secrets.Load, Issuer: own, Roots: roots, Log: slog.New(slog.DiscardHandler), Handshake: 2 * time.Second,
+		Policy: r.policy.Load, Secrets: r.secrets.Load, Issuer: own, Roots: roots, Log: slog.New(slog.DiscardHandler), Handshake: 2 * time.Second, Gather: 5 * time.Second,
 		Dial: func(ctx context.Context, f network.Flow) (*dial.Conn, error) {
 			r.mu.Lock()
 			r.dialled++

@@ -70,7 +70,7 @@ func (s *Session) Serve(ctx context.Context, c net.Conn) error {
 	}
 	protocols := &http.Protocols{}
 	if t, ok := conn.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol == "h2" {
-		s.gather = &gather{Conn: t}
+		s.gather = &gather{Conn: t, limit: s.p.o.Gather}
 		conn = s.gather
 		protocols.SetUnencryptedHTTP2(true) // to the server, which does not see the TLS
 	} else {
