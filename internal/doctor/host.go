@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/smolvm/smolvm/internal/sys/cgroup"
+	"github.com/smolvm/smolvm/internal/sys/launch"
 	"github.com/smolvm/smolvm/internal/sys/memory"
 )
 
@@ -76,13 +77,17 @@ func (d *doctor) landlock() {
 }
 
 func (d *doctor) cgroups() {
-	parent, err := cgroup.Find()
+	if parent, err := cgroup.Find(cgroup.Limits{CPUPercent: 100, Memory: 1 << 30, Processes: launch.MaxThreads}); err == nil {
+		d.ok("cgroups", "a monitor's memory and processes, and a VM's --cpu-share, are bounded in %s", parent)
+		return
+	}
+	parent, err := cgroup.Find(cgroup.Limits{CPUPercent: 100})
 	if err != nil {
 		d.warn("cgroups", "run as root, or: systemd-run --user --scope -p Delegate=yes smolvm …",
 			"no control group can be made, so that --cpu-share is refused: %v", err)
 		return
 	}
-	d.ok("cgroups", "a VM's --cpu-share is enforced in %s", parent)
+	d.ok("cgroups", "a VM's --cpu-share is enforced in %s; a monitor's memory and processes are bounded by limits of the process alone", parent)
 }
 
 func (d *doctor) disk() {

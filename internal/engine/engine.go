@@ -122,6 +122,8 @@ type Spec struct {
 	Inherit []*os.File
 	// UID is the user id that the monitor runs as where we are root (see Confinement); 0 = keep ours.
 	UID uint32
+	// Group is the control group in which the monitor begins; nil = ours. Where the kernel does not have it so, it begins in ours.
+	Group *os.File
 	// MaxFileBytes is the largest size to which the monitor may grow a file (RLIMIT_FSIZE); 0 = no limit.
 	MaxFileBytes int64
 	// Events receives what happens to the machine; it must not block. May be nil.

@@ -88,7 +88,7 @@ func enforceable(cfg api.Config) error {
 	if cfg.CPUShare == 0 {
 		return nil
 	}
-	if _, err := cgroup.Find(); err != nil {
+	if _, err := cgroup.Find(cgroup.Limits{CPUPercent: cfg.CPUShare}); err != nil {
 		return errdefs.Host.Errorf("cpu share: no control group can be made to enforce it: %w", err).
 			WithRemedy("run it as root, or where a cgroup with the cpu controller is delegated to you: systemd-run --user --scope -p Delegate=yes smolvm …")
 	}

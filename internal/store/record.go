@@ -50,7 +50,7 @@ type State struct {
 	Supervisor *Process        `json:"supervisor,omitempty"`
 	Engine     json.RawMessage `json:"engine,omitempty"` // the engine's handle
 	UID        int             `json:"uid,omitempty"`    // number of the monitor's user
-	Cgroup     string          `json:"cgroup,omitempty"` // of the monitor, where its processor time is bounded
+	Cgroup     string          `json:"cgroup,omitempty"` // of the monitor, where one can be had
 
 	Accelerator   string     `json:"accelerator,omitempty"` // for people
 	KernelRelease string     `json:"kernel_release,omitempty"`

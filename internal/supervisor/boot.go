@@ -142,13 +142,13 @@ func (s *supervisor) recordMonitor(m engine.Machine) error {
 	return s.save(func(st *store.State) { st.Engine = handle })
 }
 
-// bound puts the monitor where its processor time is bounded.
+// bound puts the monitor into its control group, if it did not begin there.
 func (s *supervisor) bound(m engine.Machine) error {
 	pid := m.Handle().PID
-	if s.share == nil || pid == 0 {
+	if s.group == nil || pid == 0 {
 		return nil
 	}
-	if err := s.share.Add(pid); err != nil {
+	if err := s.group.Add(pid); err != nil {
 		return errdefs.Host.Errorf("put the monitor %d into its control group: %w", pid, err).WithRemedy("smolvm doctor")
 	}
 	return nil

@@ -90,6 +90,9 @@ func (s *supervisor) live(ctx context.Context, first end) error {
 			waiting = false
 		}
 	}
+	if exit.Kind == engine.ExitKilled && s.group.OutOfMemory() {
+		exit.Signal += ", its control group had no memory left"
+	}
 	o := e.outcome(exit, s.console.Tail(8<<10))
 	if err := machine.Stop(ctx, 0); err != nil { // it has ended; this is for what the engine holds
 		s.log.Warn("after the monitor's end", "error", err)

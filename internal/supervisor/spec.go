@@ -78,17 +78,24 @@ func (s *supervisor) spec() (engine.Spec, error) {
 	if err := s.takeUID(&spec); err != nil {
 		return spec, err
 	}
-	return spec, s.takeShare()
+	return spec, s.takeGroup(&spec)
 }
 
-// takeShare makes the control group that bounds the monitor's processor time, where there is a bound. It is written down
-// first, so that it is found even if we are killed.
-func (s *supervisor) takeShare() error {
+// takeGroup makes the control group that bounds what the monitor takes of the host, where one can be had: its memory and its processes,
+// which limits of their own bound, too, but for what no such limit counts. Only a share of a processor is bounded by nothing else. The
+// group is written down first, so that it is found even if we are killed.
+func (s *supervisor) takeGroup(spec *engine.Spec) error {
 	percent := s.config.Config.CPUShare
-	if percent == 0 {
+	limits := cgroup.Limits{CPUPercent: percent, Memory: spec.MaxMemory(), Processes: launch.MaxThreads}
+	parent, err := cgroup.Find(limits)
+	if err != nil && percent == 0 {
+		s.log.Debug("the monitor has no control group", "why", err)
 		return nil
 	}
-	parent, err := cgroup.Find()
+	if err != nil {
+		limits = cgroup.Limits{CPUPercent: percent}
+		parent, err = cgroup.Find(limits)
+	}
 	if err != nil {
 		return errdefs.Host.Errorf("a share of %d %% cannot be enforced: %w", percent, err).WithRemedy("smolvm doctor")
 	}
@@ -96,14 +103,15 @@ func (s *supervisor) takeShare() error {
 	if err := s.save(func(st *store.State) { st.Cgroup = parent.Path(name) }); err != nil {
 		return err
 	}
-	if s.share, err = parent.Make(name, percent); err != nil {
-		return errdefs.Host.Errorf("make a control group for a share of %d %%: %w", percent, err).WithRemedy("smolvm doctor")
+	if s.group, err = parent.Make(name, limits); err != nil {
+		return errdefs.Host.Errorf("make the monitor's control group: %w", err).WithRemedy("smolvm doctor")
 	}
 	s.undo.Add(func() {
-		if err := s.share.Remove(); err != nil {
+		if err := s.group.Remove(); err != nil {
 			s.log.Warn("a control group is left", "error", err)
 		}
 	})
+	spec.Group = s.group.File()
 	return nil
 }
 

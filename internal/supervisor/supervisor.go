@@ -44,7 +44,7 @@ type supervisor struct {
 	dir    *sockpath.Dir
 	undo   undo.Stack // run at the end, whatever it is
 
-	share   *cgroup.Group // of the monitor; nil where its processor time has no bound
+	group   *cgroup.Group // of the monitor; nil where none can be had
 	console *capfile.Writer
 	server  *rpc.Server
 	relay   *relay.Relay

@@ -24,30 +24,68 @@ func TestVMRootCPUShare(t *testing.T) {
 	if used > passed*50/100 || used == 0 {
 		t.Errorf("it used %s of %s with a share of 40 %%", used, passed)
 	}
-	groups := func() []string {
-		var found []string
-		_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d os.DirEntry, err error) error {
-			if err == nil && d.IsDir() && strings.HasPrefix(d.Name(), "smolvm-"+id) {
-				found = append(found, path)
-			}
-			return nil
-		})
-		return found
-	}
-	if got := groups(); len(got) != 1 {
+	if got := groups(id); len(got) != 1 {
 		t.Errorf("its control groups are %v", got)
 	}
 	kill(t, box.SupervisorPID)
 	if s := c.inspect(t, id); s.State != api.StateError {
 		t.Errorf("state %s", s.State)
 	}
-	if got := groups(); len(got) != 0 {
+	if got := groups(id); len(got) != 0 {
 		t.Errorf("after the supervisor's death there are %v", got)
 	}
 	c.ok(t, "start", id)
 	c.ok(t, "rm", "-f", id)
-	if got := groups(); len(got) != 0 {
+	if got := groups(id); len(got) != 0 {
 		t.Errorf("after rm there are %v", got)
+	}
+}
+
+// groups are the control groups of a VM's monitor.
+func groups(id string) (found []string) {
+	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() && strings.HasPrefix(d.Name(), "smolvm-"+id) {
+			found = append(found, path)
+		}
+		return nil
+	})
+	return found
+}
+
+// TestVMRootGroup: where control groups of version 2 can be made, each monitor has one that bounds its memory and its processes, and
+// a monitor that takes more ends, which the VM says.
+func TestVMRootGroup(t *testing.T) {
+	c := program(t)
+	id := c.vm(t, "group", "--memory", "256m")
+	found := groups(id)
+	if len(found) == 0 {
+		if os.Getenv("SMOLVM_LAB_INSIDE") == "1" {
+			t.Fatal("the monitor has no control group")
+		}
+		t.Skip("no control group of version 2 can be made here")
+	}
+	dir := found[0]
+	box := c.inspect(t, id)
+	if !strings.Contains(box.Confinement, "cgroup") {
+		t.Errorf("its confinement is %q", box.Confinement)
+	}
+	for file, want := range map[string]string{
+		"memory.max": strconv.Itoa((256 + 1024 + 16*box.Config.CPUs) << 20), "pids.max": "1024", "vm/cgroup.procs": strconv.Itoa(box.VMMPID),
+	} {
+		b, err := os.ReadFile(filepath.Join(dir, file))
+		if got := strings.TrimSpace(string(b)); err != nil || got != want {
+			t.Errorf("%s is %q (%v), want %s", file, got, err, want)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "memory.max"), []byte("16M"), 0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 60*time.Second, "the VM is settled", func() bool { return c.inspect(t, id).State == api.StateError })
+	if s := c.inspect(t, id); !strings.Contains(s.Reason, "its control group had no memory left") {
+		t.Errorf("its reason is %q", s.Reason)
+	}
+	if got := groups(id); len(got) != 0 {
+		t.Errorf("after its end there are %v", got)
 	}
 }
 

@@ -266,7 +266,7 @@ func (s *starting) pipe(name string) (mine *os.File, number int, err error) {
 // plan says what the monitor is, and what it can still reach by path.
 func (s *starting) plan() (launch.Plan, error) {
 	p := launch.Plan{
-		Program: s.caps.Path, Env: child.Environ(), Files: s.files, UID: s.spec.UID, WorkDir: s.dir.Path,
+		Program: s.caps.Path, Env: child.Environ(), Files: s.files, UID: s.spec.UID, Group: s.spec.Group, WorkDir: s.dir.Path,
 		Args: []string{
 			"--api-sock", rundir.APISocket, "--level", "Info",
 			"--log-path", fdPath(s.logFD), "--metrics-path", fdPath(s.meters),

@@ -37,7 +37,7 @@ func (p Process) Said(err error) error {
 func Launch(ctx context.Context, plan launch.Plan, stdout io.Writer, h engine.Handle) (Process, error) {
 	p, report, err := try(ctx, plan, stdout)
 	for err != nil {
-		// Where namespaces may not be had the report says so, and the VM shows it.
+		// Where namespaces or its control group may not be had the report says so, and the VM shows it.
 		less, ok := plan.Lesser(err)
 		if !ok {
 			return Process{}, err
@@ -52,6 +52,9 @@ func Launch(ctx context.Context, plan launch.Plan, stdout io.Writer, h engine.Ha
 	}
 	h.Version, h.PID, h.StartTicks = 1, p.Child.PID(), ticks
 	h.Confinement, h.Unconfined = append(report.InForce, "seccomp"), report.Missing
+	if plan.Group != nil {
+		h.Confinement = append(h.Confinement, "cgroup")
+	}
 	p.Record = h
 	return p, nil
 }

@@ -183,7 +183,7 @@ func (s *starting) pair(name string) (net.Conn, int, error) {
 func (s *starting) plan(khz uint64) (launch.Plan, error) {
 	prefix := filepath.Dir(filepath.Dir(s.caps.Path)) // QEMU looks for its firmware beside its program first
 	p := launch.Plan{
-		Program: s.caps.Path, Args: argv(s.spec, s.fds, khz), Env: child.Environ(), Files: s.files, UID: s.spec.UID, Root: true,
+		Program: s.caps.Path, Args: argv(s.spec, s.fds, khz), Env: child.Environ(), Files: s.files, UID: s.spec.UID, Group: s.spec.Group, Root: true,
 		ReadDirs:   append([]string{"/usr/share/qemu", "/usr/share/seabios", filepath.Join(prefix, "share/qemu"), filepath.Join(prefix, "share/seabios")}, s.libraries.Dirs...),
 		ReadFiles:  slices.Concat([]string{"/etc/ld.so.cache", fdPath(s.fds.kernel)}, s.libraries.Files, modules(prefix)),
 		WriteFiles: []string{"/dev/null"},

@@ -1,5 +1,5 @@
-// Package cgroup bounds how much processor time a process takes, by a control group of its own: version 2, or version 1,
-// wherever this process may make one.
+// Package cgroup bounds what a process takes of the host, by a control group of its own, wherever this process may make one. Version 2
+// bounds all of it, version 1 the processor time alone.
 //
 // Layer: leaf. It imports none of ours.
 package cgroup
@@ -15,10 +15,37 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // period is the time in microseconds over which a share is counted.
 const period = 100_000
+
+// inner is the group in a group of version 2 in which the processes are. With controllers enabled for it, the group above keeps them:
+// systemd takes them from what it did not make, and limits would go with them.
+const inner = "vm"
+
+// Limits are of all processes in a group together. What is 0 has no limit.
+type Limits struct {
+	CPUPercent int   // of one processor
+	Memory     int64 // in bytes, with the pages of files that they use; swap is not in it
+	Processes  int   // and threads
+}
+
+// controllers that it takes in version 2.
+func (l Limits) controllers() (names []string) {
+	if l.CPUPercent != 0 {
+		names = append(names, "cpu")
+	}
+	if l.Memory != 0 {
+		names = append(names, "memory")
+	}
+	if l.Processes != 0 {
+		names = append(names, "pids")
+	}
+	return names
+}
 
 // Parent is a place where groups can be made.
 type Parent struct {
@@ -26,8 +53,8 @@ type Parent struct {
 	v2  bool
 }
 
-// Find returns where this process may make groups that bound processor time. An error says why it may not.
-func Find() (Parent, error) {
+// Find returns where this process may make groups with these limits. An error says why it may not.
+func Find(l Limits) (Parent, error) {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return Parent{}, err
@@ -36,18 +63,42 @@ func Find() (Parent, error) {
 	if err != nil {
 		return Parent{}, err
 	}
+	return first(candidates(string(mounts), string(own)), func(p Parent) error { return p.try(l) })
+}
+
+// first returns the first place that works. It never leaves a group that somebody gave a limit of memory or processor time: what is made
+// above that would not be held to it.
+func first(places []Parent, try func(Parent) error) (Parent, error) {
 	var why []error
-	for _, p := range candidates(string(mounts), string(own)) {
-		err := p.try()
+	held := map[bool]bool{} // by version
+	for _, p := range places {
+		if held[p.v2] {
+			continue
+		}
+		err := try(p)
 		if err == nil {
 			return p, nil
 		}
 		why = append(why, err)
+		if held[p.v2] = p.limited(); held[p.v2] {
+			why = append(why, fmt.Errorf("%s has limits of its own, which hold for its processes", p.dir))
+		}
 	}
 	if len(why) == 0 {
-		return Parent{}, errors.New("no cpu controller is mounted")
+		return Parent{}, errors.New("no such controller is mounted")
 	}
 	return Parent{}, errors.Join(why...)
+}
+
+// limited reports whether the group has a limit.
+func (p Parent) limited() bool {
+	for file, none := range map[string]string{"memory.max": "max", "cpu.max": "max", "cpu.cfs_quota_us": "-1"} {
+		b, err := os.ReadFile(filepath.Join(p.dir, file))
+		if f := strings.Fields(string(b)); err == nil && len(f) > 0 && f[0] != none {
+			return true
+		}
+	}
+	return false
 }
 
 // candidates lists where a group could be made: below our own group or one above it, nearest first, version 2 before 1.
@@ -126,9 +177,12 @@ func hasElement(list, want string) bool {
 	return slices.Contains(strings.Split(list, ","), want)
 }
 
-// try makes a group and removes it, to see whether that works.
-func (p Parent) try() error {
-	g, err := p.Make(fmt.Sprintf("smolvm-try-%d-%d", os.Getpid(), time.Now().UnixNano()), 100)
+// try sees whether a group can be made, by making one where that is not plain.
+func (p Parent) try(l Limits) error {
+	if p.v2 && unix.Access(p.dir, unix.W_OK) == nil && enabled(p.dir, l.controllers()) {
+		return nil
+	}
+	g, err := p.Make(fmt.Sprintf("smolvm-try-%d-%d", os.Getpid(), time.Now().UnixNano()), l)
 	if err != nil {
 		return err
 	}
@@ -136,25 +190,60 @@ func (p Parent) try() error {
 }
 
 // Group is a group that was made.
-type Group struct{ dir string }
+type Group struct {
+	dir   string
+	procs string   // the group in which its processes are
+	file  *os.File // of that, in version 2
+}
 
-// Make makes a group whose processes together take at most percent of one processor. On an error nothing is left.
-func (p Parent) Make(name string, percent int) (*Group, error) {
+// Make makes a group with these limits. On an error nothing is left.
+func (p Parent) Make(name string, l Limits) (_ *Group, err error) {
+	g := &Group{dir: filepath.Join(p.dir, name)}
+	g.procs = g.dir
+	if !p.v2 && (l.Memory != 0 || l.Processes != 0) {
+		return nil, fmt.Errorf("%s: version 1 bounds processor time only", p.dir)
+	}
 	if p.v2 {
-		if err := p.enable(); err != nil {
+		if err := enable(p.dir, l.controllers()); err != nil {
 			return nil, err
 		}
+		g.procs = filepath.Join(g.dir, inner)
 	}
-	g := &Group{dir: filepath.Join(p.dir, name)}
 	if err := os.Mkdir(g.dir, 0o755); err != nil { //nolint:gosec // as control groups are: readable
 		return nil, err
 	}
-	if err := g.limit(p.v2, percent); err != nil {
-		_ = g.Remove()
+	defer func() {
+		if err != nil {
+			_ = g.Remove()
+		}
+	}()
+	if !p.v2 {
+		return g, writeAll(g.dir, [][2]string{{"cpu.cfs_period_us", strconv.Itoa(period)}, {"cpu.cfs_quota_us", quota(l.CPUPercent)}})
+	}
+	var files [][2]string
+	if l.CPUPercent != 0 {
+		files = append(files, [2]string{"cpu.max", quota(l.CPUPercent) + " " + strconv.Itoa(period)})
+	}
+	if l.Memory != 0 {
+		files = append(files, [2]string{"memory.max", strconv.FormatInt(l.Memory, 10)})
+	}
+	if l.Processes != 0 {
+		files = append(files, [2]string{"pids.max", strconv.Itoa(l.Processes)})
+	}
+	if err := writeAll(g.dir, files); err != nil {
 		return nil, err
 	}
-	return g, nil
+	if err := enable(g.dir, l.controllers()); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(g.procs, 0o755); err != nil { //nolint:gosec // the same
+		return nil, err
+	}
+	g.file, err = os.Open(g.procs)
+	return g, err
 }
+
+func quota(percent int) string { return strconv.Itoa(percent * period / 100) }
 
 // String tells where it is, and of which version.
 func (p Parent) String() string {
@@ -167,41 +256,66 @@ func (p Parent) String() string {
 // Path names the group, for records.
 func (p Parent) Path(name string) string { return filepath.Join(p.dir, name) }
 
-// enable has the groups below bound processor time.
-func (p Parent) enable() error {
-	file := filepath.Join(p.dir, "cgroup.subtree_control")
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	if slices.Contains(strings.Fields(string(b)), "cpu") {
+// enabled reports whether the groups below dir have these controllers.
+func enabled(dir string, controllers []string) bool {
+	b, err := os.ReadFile(filepath.Join(dir, subtree)) //nolint:gosec // a control group's file
+	have := strings.Fields(string(b))
+	return err == nil && !slices.ContainsFunc(controllers, func(c string) bool { return !slices.Contains(have, c) })
+}
+
+// enable has the groups below dir have these controllers.
+func enable(dir string, controllers []string) error {
+	if enabled(dir, controllers) {
 		return nil
 	}
-	return write(file, "+cpu")
+	return write(filepath.Join(dir, subtree), "+"+strings.Join(controllers, " +"))
 }
 
-func (g *Group) limit(v2 bool, percent int) error {
-	quota := strconv.Itoa(percent * period / 100)
-	if v2 {
-		return write(filepath.Join(g.dir, "cpu.max"), quota+" "+strconv.Itoa(period))
-	}
-	if err := write(filepath.Join(g.dir, "cpu.cfs_period_us"), strconv.Itoa(period)); err != nil {
-		return err
-	}
-	return write(filepath.Join(g.dir, "cpu.cfs_quota_us"), quota)
-}
+const subtree = "cgroup.subtree_control"
 
-// Add moves a process into the group, with all its threads.
+// File is the group for a process that shall begin in it (CLONE_INTO_CGROUP), which costs less than Add; nil in version 1.
+func (g *Group) File() *os.File { return g.file }
+
+// Add moves a process into the group, with all its threads, where it is not there yet.
 func (g *Group) Add(pid int) error {
-	return write(filepath.Join(g.dir, "cgroup.procs"), strconv.Itoa(pid))
+	file, number := filepath.Join(g.procs, "cgroup.procs"), strconv.Itoa(pid)
+	b, err := os.ReadFile(file) //nolint:gosec // a control group's file
+	if err == nil && slices.Contains(strings.Fields(string(b)), number) {
+		return nil
+	}
+	return write(file, number)
+}
+
+// OutOfMemory reports whether the kernel killed one of its processes for want of memory. There may be no group.
+func (g *Group) OutOfMemory() bool {
+	if g == nil {
+		return false
+	}
+	b, _ := os.ReadFile(filepath.Join(g.dir, "memory.events"))
+	for line := range strings.Lines(string(b)) {
+		if n, ok := strings.CutPrefix(strings.TrimSpace(line), "oom_kill "); ok {
+			return n != "0"
+		}
+	}
+	return false
 }
 
 // Remove removes the group. Its processes must have ended; one that is gone already is no error.
-func (g *Group) Remove() error { return Remove(g.dir) }
+func (g *Group) Remove() error {
+	_ = g.file.Close() // which may be nil
+	return Remove(g.dir)
+}
 
-// Remove removes the group of that path, as Path gave it. The kernel takes a moment to notice that the last process has
-// ended.
+// Remove removes the group of that path, as Path gave it.
 func Remove(dir string) error {
+	if err := remove(filepath.Join(dir, inner)); err != nil {
+		return err
+	}
+	return remove(dir)
+}
+
+// remove waits: the kernel takes a moment to notice that the last process has ended.
+func remove(dir string) error {
 	for wait := time.Millisecond; ; wait *= 2 {
 		err := os.Remove(dir)
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
@@ -212,6 +326,15 @@ func Remove(dir string) error {
 		}
 		time.Sleep(wait)
 	}
+}
+
+func writeAll(dir string, files [][2]string) error {
+	for _, f := range files {
+		if err := write(filepath.Join(dir, f[0]), f[1]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // write writes to a file of the kernel's: it exists, and one write is one order.

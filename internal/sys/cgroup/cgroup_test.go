@@ -1,12 +1,16 @@
 package cgroup
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -47,9 +51,51 @@ func TestCandidates(t *testing.T) {
 	}
 }
 
+// TestFirst: the nearest place that works is taken, but none above a group that has limits.
+func TestFirst(t *testing.T) {
+	for _, c := range []struct {
+		name, file, content string
+		want                bool // that the place above is taken
+	}{
+		{"free", "memory.max", "max\n", true},
+		{"no files", "", "", true},
+		{"memory", "memory.max", "1073741824\n", false},
+		{"processor", "cpu.max", "50000 100000\n", false},
+		{"free processor", "cpu.max", "max 100000\n", true},
+		{"version 1", "cpu.cfs_quota_us", "50000\n", false},
+		{"free version 1", "cpu.cfs_quota_us", "-1\n", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			top := t.TempDir()
+			own := filepath.Join(top, "own")
+			if err := os.Mkdir(own, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if c.file != "" {
+				if err := os.WriteFile(filepath.Join(own, c.file), []byte(c.content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			busy := errors.New("busy")
+			got, err := first([]Parent{{own, true}, {top, true}}, func(p Parent) error {
+				if p.dir == own {
+					return busy
+				}
+				return nil
+			})
+			if c.want && (err != nil || got.dir != top) {
+				t.Errorf("got %v, %v", got, err)
+			}
+			if !c.want && (!errors.Is(err, busy) || !strings.Contains(err.Error(), "limits of its own")) {
+				t.Errorf("got %v, %v", got, err)
+			}
+		})
+	}
+}
+
 // TestShare: two processes that never rest get no more than what their groups have.
 func TestShare(t *testing.T) {
-	p, err := Find()
+	p, err := Find(Limits{CPUPercent: 20})
 	if err != nil {
 		if os.Geteuid() == 0 && os.Getenv("CI") == "true" {
 			t.Fatal(err)
@@ -57,7 +103,7 @@ func TestShare(t *testing.T) {
 		t.Skipf("no control group can be made here: %v", err)
 	}
 	name := "smolvm-test-" + strconv.Itoa(os.Getpid())
-	g, err := p.Make(name, 20)
+	g, err := p.Make(name, Limits{CPUPercent: 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +112,7 @@ func TestShare(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if _, err := p.Make(name, 20); err == nil {
+	if _, err := p.Make(name, Limits{CPUPercent: 20}); err == nil {
 		t.Error("made a group twice")
 	}
 	busy := exec.CommandContext(t.Context(), "sh", "-c", "while :; do :; done")
@@ -82,6 +128,66 @@ func TestShare(t *testing.T) {
 	used := time.Duration(ticks(t, busy.Process.Pid)-first) * 10 * time.Millisecond
 	if most := time.Since(begun)*30/100 + 100*time.Millisecond; used > most || used == 0 {
 		t.Errorf("it used %s of %s with a share of 20 %%", used, time.Since(begun))
+	}
+}
+
+// TestLimits: a process that begins in a group stays within its memory and its number of processes, and nothing is left.
+func TestLimits(t *testing.T) {
+	limits := Limits{Memory: 64 << 20, Processes: 20}
+	p, err := Find(limits)
+	if err != nil {
+		if os.Getenv("SMOLVM_LAB_INSIDE") == "1" {
+			t.Fatal(err)
+		}
+		t.Skipf("no control group of version 2 can be made here: %v", err)
+	}
+	name := "smolvm-test-limits-" + strconv.Itoa(os.Getpid())
+	g, err := p.Make(name, limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(script string) string {
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(g.File().Fd())}
+		out, err := cmd.CombinedOutput()
+		return strings.TrimSpace(string(out) + " " + fmt.Sprint(err))
+	}
+	if out := run("cat /proc/self/cgroup"); !strings.HasSuffix(out, name+"/vm\n <nil>") {
+		t.Errorf("it begins in %q", out)
+	}
+	if g.OutOfMemory() {
+		t.Error("out of memory at once")
+	}
+	if out := run("for i in $(seq 30); do sleep 5 & done; wait"); !strings.Contains(strings.ToLower(out), "fork") {
+		t.Errorf("30 processes with a limit of 20: %s", out)
+	}
+	// What no limit of a process counts: files in memory.
+	if out := run("dd if=/dev/zero of=/dev/shm/" + name + " bs=1M count=200; rm -f /dev/shm/" + name); !strings.Contains(strings.ToLower(out), "kill") {
+		t.Errorf("200 MiB with a limit of 64 MiB: %s", out)
+	}
+	_ = os.Remove("/dev/shm/" + name)
+	if !g.OutOfMemory() {
+		t.Error("it does not know that the memory was out")
+	}
+	// It is the same for one that is moved, and twice is no error.
+	late := exec.CommandContext(t.Context(), "sleep", "60")
+	if err := late.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := g.Add(late.Process.Pid); err != nil {
+			t.Error(err)
+		}
+	}
+	_, _ = late.Process.Kill(), late.Wait()
+	if err := g.Remove(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(p.Path(name)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it is left: %v", err)
+	}
+	if err := Remove(p.Path(name)); err != nil {
+		t.Errorf("removed twice: %v", err)
 	}
 }
 

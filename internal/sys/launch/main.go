@@ -81,8 +81,8 @@ func readPlan() (Plan, error) {
 	return p, nil
 }
 
-// maxThreads is what a user of its own may run.
-const maxThreads = 1024
+// MaxThreads is what a user of its own may run.
+const MaxThreads = 1024
 
 // confiner takes one measure after another and keeps the account of them.
 type confiner struct {
@@ -187,7 +187,7 @@ func (c *confiner) limits() error {
 		{"core", unix.RLIMIT_CORE, 0},
 	}
 	if c.plan.UID != 0 { // what counts is the user's, who has this program and what belongs to it
-		limits = append(limits, limit{"nproc", unix.RLIMIT_NPROC, maxThreads})
+		limits = append(limits, limit{"nproc", unix.RLIMIT_NPROC, MaxThreads})
 	}
 	if n := c.plan.MaxFileBytes; n > 0 {
 		limits = append(limits, limit{"fsize", unix.RLIMIT_FSIZE, uint64(n)})

@@ -34,6 +34,9 @@ func ours() (map[string]string, error) {
 // launcher does in there takes capabilities, which it gives up before it becomes the program.
 func attributes(p Plan) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	if p.Group != nil {
+		attr.UseCgroupFD, attr.CgroupFD = true, int(p.Group.Fd())
+	}
 	if p.Refused != "" {
 		return attr
 	}
@@ -59,12 +62,14 @@ func attributes(p Plan) *syscall.SysProcAttr {
 // rooted reports whether the program is to have a root of its own, and the namespaces that this takes.
 func (p Plan) rooted() bool { return p.Root && p.RootRefused == "" && p.Refused == "" }
 
-// Lesser is the plan to go on with after the launch failed with err because namespaces may not be had here: first without a
-// root of its own, then without any. ok is false where err is another failure, or nothing is left to do without.
+// Lesser is the plan to go on with after the launch failed with err because something may not be had here: first without its
+// control group, then without a root of its own, then without any namespace. ok is false where err is another failure, or nothing is left to do without.
 func (p Plan) Lesser(err error) (_ Plan, ok bool) {
 	switch {
 	case !Refused(err) || p.Refused != "":
 		return p, false
+	case p.Group != nil:
+		p.Group = nil
 	case p.rooted():
 		p.RootRefused = withRemedy(err.Error())
 	default:

@@ -59,6 +59,9 @@ type Plan struct {
 	// Network means that it goes out itself: it stays in our network namespace, and may connect.
 	Network bool
 
+	// Group is the control group in which it begins, or nil.
+	Group *os.File `json:"-"`
+
 	MaxFiles     uint64 // RLIMIT_NOFILE
 	MaxFileBytes int64  // RLIMIT_FSIZE; 0 = no limit
 	MaxMemory    int64  // RLIMIT_DATA, which is all that it may write to and nobody else; 0 = no limit
