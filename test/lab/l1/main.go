@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -142,6 +143,11 @@ func (j Job) run() (int, error) {
 		return 0, err
 	}
 	defer func() { _ = out.Close() }()
+	pokes, err := openPort("lab.poke")
+	if err != nil {
+		return 0, err
+	}
+	go func() { _, _ = io.Copy(io.Discard, pokes) }() // that they come is all
 	for _, v := range j.Env {
 		if path, ok := strings.CutPrefix(v, "PATH="); ok {
 			if err := os.Setenv("PATH", path); err != nil { // a name without a folder is looked for there
@@ -198,7 +204,7 @@ func openPort(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return os.OpenFile(path, os.O_WRONLY, 0)
+	return os.OpenFile(path, os.O_RDWR, 0)
 }
 
 // load loads the modules that dir's list names, in its order.
