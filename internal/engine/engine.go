@@ -7,6 +7,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -129,6 +130,10 @@ type Spec struct {
 	// Events receives what happens to the machine; it must not block. May be nil.
 	Events func(Event)
 }
+
+// ErrKilled is in an error of Start where somebody killed the monitor (SIGKILL) before it ran the guest: that tells nothing about its
+// accelerator.
+var ErrKilled = errors.New("the monitor was killed")
 
 // MaxMemory is how much memory of its own the monitor may have (RLIMIT_DATA): the guest's, and more than it ever needs for itself. The
 // stacks of its threads are in it, and the code that an emulator translates.

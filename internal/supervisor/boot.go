@@ -279,7 +279,7 @@ func (b *booting) one(ctx context.Context, a engine.Accel, limit time.Duration) 
 	}
 	b.s.tell("boot", "starting "+b.way.Engine.Name()+" "+b.way.Caps.Version+" with "+a.Name)
 	if b.machine, err = b.way.Engine.Start(boot, spec); err != nil {
-		return true, err
+		return !errors.Is(err, engine.ErrKilled), err
 	}
 	if err := cmp.Or(b.s.recordMonitor(b.machine), b.s.bound(b.machine), b.s.confined("monitor", b.machine.Handle().Unconfined)); err != nil {
 		b.drop(ctx)

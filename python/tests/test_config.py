@@ -101,6 +101,8 @@ def test_rules_about_requests():
         assert rule.model_dump(exclude_none=True) == {"action": "allow", "host": "a.example", **want}
     record = NetRecord.from_wire({"time": "", "kind": "http", "method": "GET", "path": "/x", "status": 200, "secrets": ["KEY"], "new": 1})
     assert (record.method, record.path, record.status, record.secrets) == ("GET", "/x", 200, ["KEY"])
+    assert NetRecord.from_wire({"time": "", "kind": "dns", "qtype": "AAAA"}).qtype == "AAAA"
+    assert NetRecord.from_wire({"time": "", "kind": "dropped", "count": 7}).count == 7
 
 
 def test_both_import_paths():

@@ -118,7 +118,7 @@ func TestStartFaults(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), tt.limit)
 			defer cancel()
 			m, err := e.Start(ctx, s)
-			if err == nil || !strings.Contains(err.Error(), tt.err) || errdefs.ClassOf(err) != tt.class {
+			if err == nil || !strings.Contains(err.Error(), tt.err) || errdefs.ClassOf(err) != tt.class || errors.Is(err, engine.ErrKilled) {
 				t.Errorf("%v (class %s), want %q of class %s", err, errdefs.ClassOf(err), tt.err, tt.class)
 			}
 			if m != nil {
@@ -142,8 +142,8 @@ func TestKilledAtEachStep(t *testing.T) {
 			defer cancel()
 			go killAt(ctx, s)
 			m, err := fake(t, "", "killed-at-"+step).Start(ctx, s)
-			if errdefs.ClassOf(err) != errdefs.Engine || ctx.Err() != nil {
-				t.Errorf("%v of class %s", err, errdefs.ClassOf(err))
+			if errdefs.ClassOf(err) != errdefs.Engine || !errors.Is(err, engine.ErrKilled) || ctx.Err() != nil {
+				t.Errorf("%v of class %s, killed: %v", err, errdefs.ClassOf(err), errors.Is(err, engine.ErrKilled))
 			}
 			if m != nil {
 				t.Error("there is a machine")

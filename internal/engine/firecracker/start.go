@@ -347,6 +347,7 @@ func (s *starting) run(ctx context.Context, e *Engine) (*machine, error) {
 		if class == errdefs.Internal || class == errdefs.Invalid { // the caller's part was looked at before
 			class = errdefs.Engine
 		}
+		err = p.Blame(err)
 		m.abandon()
 		return nil, class.Errorf("%w", m.said(err))
 	}

@@ -8,7 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/smolvm/smolvm/internal/engine"
 	"github.com/smolvm/smolvm/internal/sys/child"
@@ -28,6 +31,22 @@ type Process struct {
 func (p Process) Said(err error) error {
 	if lines := p.Stderr.Lines(5); lines != "" {
 		return fmt.Errorf("%w: %s", err, lines)
+	}
+	return err
+}
+
+// killedWait is how long a monitor that no longer answers has to be gone.
+const killedWait = 100 * time.Millisecond
+
+// Blame adds engine.ErrKilled to what failed, where the monitor was killed meanwhile. It comes before the caller's own Kill.
+func (p Process) Blame(err error) error {
+	select {
+	case <-p.Child.Done():
+	case <-time.After(killedWait):
+		return err
+	}
+	if ws, ok := p.Child.State().Sys().(syscall.WaitStatus); ok && ws.Signaled() && ws.Signal() == unix.SIGKILL {
+		return fmt.Errorf("%w: %w", engine.ErrKilled, err)
 	}
 	return err
 }
@@ -76,6 +95,7 @@ func try(ctx context.Context, plan launch.Plan, stdout io.Writer) (Process, laun
 	}
 	report, err := l.Report(ctx)
 	if err != nil {
+		err = p.Blame(err)
 		p.Child.Kill()
 		return p, report, p.Said(fmt.Errorf("confine it: %w", err))
 	}

@@ -61,6 +61,7 @@ func (e *Engine) Start(ctx context.Context, spec engine.Spec) (_ engine.Machine,
 	m := newMachine(&spec, p, e.opts.Log)
 	q, err := qmp.Open(ctx, s.qmp, m.event)
 	if err != nil {
+		err = p.Blame(err)
 		p.Child.Kill()
 		return nil, errdefs.ClassOf(err).Errorf("start QEMU %s: %w", caps.Version, p.Said(err)).WithRemedy("smolvm doctor")
 	}

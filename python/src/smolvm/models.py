@@ -687,6 +687,8 @@ class NetRecord:
     addr: str = ""
     port: int = 0
     proto: str = ""
+    qtype: str = ""
+    """Of a question of DNS: A, AAAA, TXT, …"""
     rule: str = ""
     reason: str = ""
     bytes_in: int = 0
@@ -701,6 +703,8 @@ class NetRecord:
     """The names of the secrets that were put into it."""
     http_version: str = ""
     """What it came by: HTTP/1.1, HTTP/2."""
+    count: int = 0
+    """How many a "dropped" record stands for, or one about frames."""
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> NetRecord:
